@@ -1,0 +1,56 @@
+"""An engine that implements the real protocol and needs no model: it answers with fixed pieces, whatever it is asked."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+from zhtune.errors import DataError
+from zhtune.models.engine import Conversation, Reply, Sampling
+
+PIECES = ("感冒", "挂", "呼吸内科", "🩺👨‍👩‍👧", "。")
+
+
+class FakeEngine:
+    """Yields its pieces, one a token, up to `max_tokens`; a prompt is one token a character, its context 1,000.
+
+    Args:
+        pieces: of every answer.
+        seconds: between pieces.
+    """
+
+    name = "fake"
+
+    def __init__(self, pieces: Sequence[str] = PIECES, seconds: float = 0):
+        self.pieces, self.seconds = pieces, seconds
+        self.seen: list[tuple[Conversation, Sampling]] = []
+        self.most_at_once = self._running = 0
+        self.ended = threading.Event()
+        """Set whenever a stream has ended, also before its last piece"""
+        self.yielded = 0
+        self.closed = False
+
+    def generate(self, conversations: list[Conversation], sampling: Sampling) -> list[Reply]:
+        return [[*self.stream(messages, sampling)][-1] for messages in conversations]
+
+    def stream(self, messages: Conversation, sampling: Sampling) -> Iterator[str | Reply]:
+        self.seen.append(([*messages], sampling))
+        prompt = sum(len(message["content"]) for message in messages)
+        if prompt >= 1000:
+            raise DataError(f"the conversation has {prompt} tokens, the model's context is 1000")
+        self._running += 1
+        self.most_at_once = max(self.most_at_once, self._running)
+        try:
+            kept = self.pieces[:sampling.max_tokens]
+            for piece in kept:
+                time.sleep(self.seconds)
+                self.yielded += 1
+                yield piece
+            yield Reply("".join(kept), prompt, len(kept), "stop" if len(kept) == len(self.pieces) else "length")
+        finally:
+            self._running -= 1
+            self.ended.set()
+
+    def close(self) -> None:
+        self.closed = True

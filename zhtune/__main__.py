@@ -1,0 +1,5 @@
+"""`python -m zhtune` is `zhtune`."""
+
+from zhtune.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,121 @@
+"""From flags and YAML to one frozen dataclass, by jsonargparse. Help texts are the docstrings under the fields.
+
+Knows nothing of any stage. A default is written in exactly one place: the field.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import re
+from argparse import ArgumentError
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import yaml
+
+from zhtune.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """What every stage knows. Stages add their own fields; nothing else is inherited."""
+
+    neutral: ClassVar[tuple[str, ...]] = ()
+    """Fields of the stage that cannot change what it writes (device, logging)."""
+
+    out: str
+    """The folder to write"""
+    seed: int = 0
+    """Seed of everything random in this stage"""
+    workers: int = 2
+    """Processes or threads to use; never changes the result"""
+    rebuild: bool = False
+    """If --out is finished with other settings, keep it as OUT.stale-N and build anew"""
+
+
+Config = TypeVar("Config")
+
+
+def parse(config_class: type[Config], verb: str, argv: list[str]) -> Config:
+    """Make a config from command line arguments.
+
+    Args:
+        config_class: a frozen dataclass.
+        verb: for usage and error texts.
+        argv: flags; `--config FILE.yaml` among them gives fields that later flags override.
+
+    Raises:
+        ConfigError: an unknown field, a value of the wrong type, a required field that is missing.
+    """
+    return _make(config_class, verb, lambda parser: parser.parse_args(_join_lists(argv)))
+
+
+def from_mapping(config_class: type[Config], verb: str, values: dict[str, Any]) -> Config:
+    """Make a config from a recipe's section; raises as `parse`."""
+    return _make(config_class, verb, lambda parser: parser.parse_object(values))
+
+
+def _make(config_class: type[Config], verb: str, read: Callable[[Any], Any]) -> Config:
+    from jsonargparse import ArgumentParser, set_parsing_settings
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(exit_on_error=False, prog=f"zhtune {verb}", description=inspect.getdoc(config_class))
+    parser.add_argument("--config", action="config", help="YAML file of fields; flags after it override them")
+    parser.add_class_arguments(config_class, None)
+    try:
+        values = vars(parser.instantiate(read(parser)))
+    except ConfigError:
+        raise
+    except (ArgumentError, TypeError, ValueError, KeyError) as error:
+        raise ConfigError(_plain(str(error), config_class, verb)) from error
+    values.pop("config", None)
+    return config_class(**values)
+
+
+def _join_lists(argv: list[str]) -> list[str]:
+    """`--input a b` becomes `--input ["a","b"]`, and a flag without a value `--flag true`: jsonargparse's own forms."""
+    joined: list[str] = []
+    flag, values = "", []
+    for token in [*argv, "--"]:
+        if not token.startswith("--"):
+            values.append(token)
+            continue
+        if flag in ("--help", "--print_config") or "=" in flag or not flag:
+            joined += [flag, *values] if flag else values
+        else:
+            joined += [flag, json.dumps(values, ensure_ascii=False) if len(values) > 1 else values[0] if values else "true"]
+        flag, values = token, []
+    return joined
+
+
+def _plain(message: str, config_class: type, verb: str) -> str:
+    """jsonargparse's message as one line, with the nearest field where one was misspelt."""
+    line = " ".join(message.split())
+    unknown = re.search(r"unrecognized arguments: --([\w.]+)|Option '([\w.]+)' is not accepted", line)
+    if not unknown:
+        return f"{verb}: {line}"
+    name = unknown[1] or unknown[2]
+    known = [field.name for field in fields(config_class)]
+    near = difflib.get_close_matches(name.split(".")[0], known, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"its fields are: {', '.join(known)}"
+    return f"{verb} has no field {name!r}; {hint}"
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        ConfigError: it cannot be read or is not a mapping.
+    """
+    try:
+        value = yaml.safe_load(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} must hold a mapping of fields, found {type(value).__name__}")
+    return value

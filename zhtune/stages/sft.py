@@ -1,0 +1,99 @@
+"""Records -> fine-tuned model or adapter: loss on the assistants' answers and their ends only."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from zhtune.artifact import Artifact, Stage, Work, build
+from zhtune.config import StageConfig
+from zhtune.errors import ConfigError, DataError, require
+from zhtune.log import progress
+from zhtune.models.load import load_chain
+from zhtune.records import read_records, write_jsonl
+from zhtune.references import MODEL_KINDS
+from zhtune.templates.encode import ChatEncoder
+from zhtune.train.adapter import Lora
+from zhtune.train.samples import Sample
+from zhtune.train.schedule import Schedule
+
+STAGE = Stage("sft", version=1, kind="adapter", inputs={"model": MODEL_KINDS, "records": ("records", "file")})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig(StageConfig):
+    """Supervised fine-tuning on conversations, full or LoRA."""
+
+    model: str
+    """The model to train: a folder, an adapter, embedded, embedded:8, new:llama-15m"""
+    records: str
+    """Records: an artifact or a JSON Lines file of {"messages": […]}"""
+    method: Literal["full", "lora"] = "lora"
+    """full trains every weight and writes a model, lora writes an adapter"""
+    lora: Lora = field(default_factory=Lora)
+    """Low-rank adaptation"""
+    schedule: Schedule = field(default_factory=Schedule)
+    """Learning rate, batch size, epochs"""
+    max_length: int = 512
+    """Longest conversation in tokens; longer ones are dropped and counted, never cut"""
+    template: str = ""
+    """A chat template of prompts/chat, for a base that has none"""
+    samples_only: bool = False
+    """Write samples.jsonl (ids and loss mask of every record) and stop"""
+
+    def __post_init__(self) -> None:
+        if self.max_length < 8:
+            raise ConfigError("--max_length must be at least 8 tokens")
+
+
+def sft(config: SftConfig) -> Artifact:
+    """Train on records; an interrupted run goes on from its last checkpoint.
+
+    Raises:
+        DataError: no record is left, or the loss is no number.
+    """
+    return build(STAGE, config, lambda work: _write(work, config), resumable=True)
+
+
+def _write(work: Work, config: SftConfig) -> None:
+    require("torch", "train"), require("trl", "train")
+    from zhtune.train import finetune, trainer
+    with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
+        model, folder = load_chain(work.sources["model"], Path(scratch))
+        encoder = ChatEncoder(folder, config.template)
+        samples = encode(work, encoder, config.max_length, model.config.max_position_embeddings)
+        if config.samples_only:
+            work.kind = "records"
+            write_jsonl(work.path / "samples.jsonl", (s.row() for s in samples))
+            return
+        model = finetune.prepare(model, config.method, config.lora, config.seed)
+        figures = trainer.train(model, folder, samples, config.schedule, work.path / "checkpoints", config.seed)
+        finetune.save(work, model, config.method, Path(config.out), work.sources["model"], folder)
+    finetune.show_samples(work, samples)
+    finetune.report_training(work, figures)
+    work.resolved |= {"method": config.method, "max_length": config.max_length}
+    if config.template:
+        (work.path / "chat_template.jinja").write_text(encoder.template_text, "utf-8")
+
+
+def encode(work: Work, encoder: ChatEncoder, max_length: int, context: int) -> list[Sample]:
+    """Records as samples. Dropped by name: no_answer (nothing to train), too_long (an answer is never cut)."""
+    samples: list[Sample] = []
+    path = work.sources["records"].path
+    file = path / "records.jsonl" if path.is_dir() else path
+    for number, record in progress(read_records(file), "encode"):
+        work.counted_in += 1
+        name = str(record.get("id", number))
+        encoded = encoder.sample(record["messages"])
+        if not any(m for m, i in zip(encoded.mask, encoded.ids, strict=True) if i != encoder.end_id):
+            work.drop("no_answer", id=name)
+        elif len(encoded.ids) > min(max_length, context):
+            work.drop("too_long", id=name, tokens=len(encoded.ids))
+        else:
+            samples.append(Sample(name, encoded.ids, encoded.mask))
+    work.kept = len(samples)
+    if not samples:
+        raise DataError(f"no record is left to train on: {dict(work.dropped) or 'the file is empty'}", file)
+    return samples

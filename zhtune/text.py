@@ -1,0 +1,47 @@
+"""Character-level rules for Chinese text. Never NFKC: it destroys Chinese punctuation (，？：（） become ASCII)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Unified ideographs, extensions A to H, compatibility ideographs, and 〇 and 々, which behave as Han characters.
+HAN = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+HAN_RUN = re.compile(f"[{HAN}]+")
+_HAN_CHAR = re.compile(f"[{HAN}]")
+# Full-width digits and letters only: 0-9 A-Z a-z stand 0xFEE0 below their full-width forms.
+_FOLD = {c: c - 0xFEE0 for c in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B))}
+# C0 and C1 controls but tab and line feed, zero-width characters, byte order marks, and unpaired surrogates' stand-in.
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200c\u200e\u200f\u2060\ufeff]")
+
+
+def is_han(char: str) -> bool:
+    """Whether `char` is one Han character."""
+    return _HAN_CHAR.fullmatch(char) is not None
+
+
+def normalise(text: str) -> str:
+    """NFC, full-width letters and digits to half width, CRLF to LF, controls and zero-width characters out.
+
+    Chinese punctuation, the ideographic space and emoji (with their joiner U+200D) stay as they are.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return _INVISIBLE.sub("", unicodedata.normalize("NFC", text).translate(_FOLD))
+
+
+def fold(text: str) -> str:
+    """The key under which two texts count as the same: normalised, lower case, without white space."""
+    return "".join(normalise(text).casefold().split())
+
+
+def han_share(text: str) -> float:
+    """Share of Han characters among the non-blank characters of `text`, 0 for blank text."""
+    visible = sum(not c.isspace() for c in text)
+    return len(_HAN_CHAR.findall(text)) / visible if visible else 0.0
+
+
+def bigram_dice(left: str, right: str) -> float:
+    """Dice coefficient of the two texts' sets of character bigrams (0: nothing shared, 1: the same set)."""
+    a = {left[i:i + 2] for i in range(len(left) - 1)}
+    b = {right[i:i + 2] for i in range(len(right) - 1)}
+    return 2 * len(a & b) / (len(a) + len(b)) if a or b else 1.0

@@ -1,0 +1,50 @@
+"""What sft, pretrain and dpo do alike: load the model, choose what is trained, save it as a model or an adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from zhtune.artifact import Work
+from zhtune.models.load import copy_tokenizer
+from zhtune.records import write_jsonl
+from zhtune.references import Source
+from zhtune.train.adapter import Lora, add_lora, save_adapter
+from zhtune.train.samples import Sample
+
+SHOWN = 100                                                 # samples kept beside every trained model
+
+
+def prepare(model: Any, method: str, lora: Lora, seed: int) -> Any:
+    """The model to train: itself for "full", a PeftModel around it for "lora"."""
+    if method == "full":
+        return model.requires_grad_(True)
+    return add_lora(model, lora, seed)
+
+
+def save(work: Work, model: Any, method: str, out: Path, base: Source, folder: Path) -> None:
+    """Write the trained model (kind "model") or adapter (kind "adapter") into the work folder."""
+    if method == "lora":
+        work.kind = "adapter"
+        work.resolved |= save_adapter(model, work.path, out, base)
+        return
+    work.kind = "model"
+    model.save_pretrained(work.path)
+    copy_tokenizer(folder, work.path)
+    if (folder / "extension.json").exists():                # which rows are new travels with the model
+        (work.path / "extension.json").write_bytes((folder / "extension.json").read_bytes())
+
+
+def show_samples(work: Work, samples: list[Sample]) -> None:
+    """Keep the first samples where a person can look at them: ids and loss mask."""
+    write_jsonl(work.path / "samples.jsonl", (s.row() for s in samples[:SHOWN]))
+
+
+def report_training(work: Work, figures: dict[str, Any]) -> None:
+    """Losses into the metrics, the curve and the speed into the report."""
+    losses = figures["losses"]
+    if losses:
+        work.metrics |= {"first_loss": losses[0][1], "last_loss": losses[-1][1]}
+    work.metrics |= {"steps": figures["steps"], "tokens": figures["tokens"]}
+    speed = figures["tokens"] / figures["seconds"] if figures["seconds"] else None
+    work.report |= {"losses": losses, "tokens_per_second": speed}
