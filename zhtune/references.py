@@ -77,11 +77,12 @@ def from_path(path: Path, reference: str) -> Source:
 
 
 def shipped_licences(path: Path | None) -> tuple[str, ...]:
-    """Licences that a shipped folder names, one a line, in its file LICENCES; ("Apache-2.0",) where it has none."""
-    listed = path / "LICENCES" if path is not None and path.is_dir() else None
-    if listed is None or not listed.exists():
-        return ("Apache-2.0",)
-    return tuple(sorted({line.strip() for line in listed.read_text("utf-8").splitlines() if line.strip()}))
+    """Licences that a shipped folder (or the one above it) names in a file LICENCES, one a line; else zhtune's own."""
+    listed = [folder / "LICENCES" for folder in ((path, path.parent) if path is not None else ())]
+    for file in listed:
+        if file.exists():
+            return tuple(sorted({line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()}))
+    return ("Apache-2.0",)
 
 
 def embedded_gguf() -> Path:

@@ -18,6 +18,8 @@ from zhtune.errors import ConfigError, DataError
 from zhtune.log import logger
 from zhtune.models.engine import Conversation, Engine, Reply, Sampling, open_engine
 
+_CONTROL = dict.fromkeys([c for c in (*range(0x20), *range(0x7F, 0xA0)) if c not in b"\n\t"])    # escape sequences move cursors
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChatConfig:
@@ -99,28 +101,30 @@ class Talk:
         self.turns.clear()
 
     def _fitting(self) -> Iterator[str | Reply]:
-        """The engine's stream; while it refuses the conversation (too long for the context), the oldest turn is forgotten."""
-        while True:
-            stream = self._engine.stream([*self._system, *self.turns], self.sampling)
+        """The engine's stream; where it refuses the conversation (too long for the context), the oldest turns are forgotten."""
+        for oldest in range(0, len(self.turns), 2):
+            stream = self._engine.stream([*self._system, *self.turns[oldest:]], self.sampling)
             try:
                 first = next(stream)
             except DataError:
-                if len(self.turns) == 1:
+                if oldest + 1 == len(self.turns):           # the question alone does not fit
                     raise
-                del self.turns[:2]
-                logger.info("the conversation is too long for the model; its oldest question and answer are forgotten")
-            else:
-                yield first
-                yield from stream
-                return
+                continue
+            if oldest:
+                logger.info("the conversation is too long for the model; its oldest %d turns are forgotten", oldest // 2)
+                del self.turns[:oldest]
+            yield first
+            yield from stream
+            return
 
 
 def answer(talk: Talk, question: str, out: TextIO) -> None:
-    """Write one answer as it comes, and end the line, also when it is interrupted."""
+    """Write one answer as it comes, and end the line, also when it is interrupted; a terminal is sent no control characters."""
+    hidden = _CONTROL if out.isatty() else {}
     with closing(talk.ask(question)) as pieces:
         try:
             for piece in pieces:
-                out.write(piece)
+                out.write(piece.translate(hidden))
                 out.flush()
         finally:
             out.write("\n")

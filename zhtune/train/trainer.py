@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 import platform
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -41,31 +42,44 @@ def train(model: Any, tokenizer_folder: Path, samples: list[Sample], schedule: S
         seed: of the order of samples.
 
     Returns:
-        `{"losses": [[step, loss]…], "steps", "tokens", "seconds", "tokens_per_second"}`.
+        `{"losses": [[step, loss]…], "steps", "tokens", "seconds"}`.
 
     Raises:
         DataError: the loss is no number.
     """
-    keep_heap()
     rows = dataset(samples, schedule.batch_size, schedule.epochs, seed)
-    steps = math.ceil(len(rows) / schedule.batch_size)
     tokens = sum(len(s.input_ids) for s in samples) * schedule.epochs
+    announce(model, len(samples), tokens, schedule, len(rows))
+    more = {"dataset_kwargs": {"skip_prepare_dataset": True}, "packing": False}
+    trainer = AnswerTrainer(model=model, args=arguments(SFTConfig, schedule, folder, len(rows), seed, more), train_dataset=rows,
+                            processing_class=tokenizer_of(tokenizer_folder))
+    return fit(trainer, folder) | {"tokens": tokens}
+
+
+def announce(model: Any, samples: int, tokens: int, schedule: Schedule, rows: int) -> None:
+    """The derived numbers of a run, in one line, before it starts."""
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     everything = sum(p.numel() for p in model.parameters())
-    logger.info("%s samples, %s steps of %s, %s tokens; %.1f of %.1f M parameters are trained (%.1f %%)", f"{len(samples):,}", steps,
-                schedule.batch_size, f"{tokens:,}", trainable / 1e6, everything / 1e6, 100 * trainable / everything)
+    logger.info("%s samples, %s steps of %s, %s tokens; %.1f of %.1f M parameters are trained (%.1f %%)",
+                f"{samples:,}", math.ceil(rows / schedule.batch_size), schedule.batch_size, f"{tokens:,}", trainable / 1e6,
+                everything / 1e6, 100 * trainable / everything)
+
+
+def fit(trainer: Any, folder: Path) -> dict[str, Any]:
+    """Run a TRL trainer, from its last whole checkpoint if there is one; `{"losses", "history", "steps", "seconds"}`."""
+    keep_heap()
     transformers_logging.disable_progress_bar()
-    trainer = AnswerTrainer(
-        model=model, args=_arguments(schedule, folder, steps, seed), train_dataset=rows,
-        processing_class=_tokenizer(tokenizer_folder), callbacks=[_Checkpoints(), _Progress(steps, tokens)])
+    steps = math.ceil(len(trainer.train_dataset) / trainer.args.per_device_train_batch_size)
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_Checkpoints())
+    trainer.add_callback(_Progress(steps))
     last = last_whole_checkpoint(folder)
     if last is not None:
         logger.info("going on from step %s of %s", last.name.rpartition("-")[2], steps)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
-    history = [[entry["step"], entry["loss"]] for entry in trainer.state.log_history if "loss" in entry]
-    seconds = trainer.state.log_history[-1].get("train_runtime", 0.0)
-    return {"losses": history, "steps": steps, "tokens": tokens, "seconds": seconds}
+    log = trainer.state.log_history
+    return {"losses": [[entry["step"], entry["loss"]] for entry in log if "loss" in entry], "history": log, "steps": steps,
+            "seconds": log[-1].get("train_runtime", 0.0)}
 
 
 class AnswerTrainer(SFTTrainer):
@@ -83,17 +97,20 @@ class AnswerTrainer(SFTTrainer):
         return total / (trained.sum() if num_items_in_batch is None else num_items_in_batch)
 
 
-def _arguments(schedule: Schedule, folder: Path, steps: int, seed: int) -> SFTConfig:
+def arguments(kind: type, schedule: Schedule, folder: Path, rows: int, seed: int, more: dict[str, Any]) -> Any:
+    """TRL's settings of a run: what its defaults switch on (bf16, gradient checkpointing, sampling) is decided here."""
     cuda = torch.cuda.is_available()
     bf16 = schedule.precision == "bf16" or (schedule.precision == "auto" and _has_bf16(cuda))
-    return SFTConfig(
-        output_dir=str(folder), per_device_train_batch_size=schedule.batch_size, num_train_epochs=1, learning_rate=schedule.learning_rate,
-        lr_scheduler_type="linear", warmup_steps=schedule.warmup, adam_beta2=0.99, weight_decay=0.0,
-        max_grad_norm=schedule.max_grad_norm, optim="adamw_torch_fused", bf16=bf16, use_cpu=not cuda, gradient_checkpointing=False,
-        train_sampling_strategy="sequential", dataset_kwargs={"skip_prepare_dataset": True}, max_length=None, packing=False,
-        report_to="none", logging_steps=max(1, steps // 50), logging_nan_inf_filter=False, disable_tqdm=True,
-        save_strategy="steps", save_steps=max(1, math.ceil(steps / (schedule.checkpoints + 1))), save_total_limit=2,
-        dataloader_num_workers=0, dataloader_pin_memory=cuda, seed=seed, data_seed=seed)
+    steps = math.ceil(rows / schedule.batch_size)
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)   # TRL sets it itself
+    return kind(
+        output_dir=str(folder), per_device_train_batch_size=schedule.batch_size, num_train_epochs=1,
+        learning_rate=schedule.learning_rate, lr_scheduler_type="linear", warmup_steps=schedule.warmup, adam_beta2=0.99,
+        weight_decay=0.0, max_grad_norm=schedule.max_grad_norm, optim="adamw_torch_fused", bf16=bf16, use_cpu=not cuda,
+        gradient_checkpointing=False, train_sampling_strategy="sequential", max_length=None, report_to="none",
+        logging_steps=max(1, steps // 50), logging_nan_inf_filter=False, disable_tqdm=True, save_strategy="steps",
+        save_steps=max(1, math.ceil(steps / (schedule.checkpoints + 1))), save_total_limit=2, dataloader_num_workers=0,
+        dataloader_pin_memory=cuda, seed=seed, data_seed=seed, **more)
 
 
 def _has_bf16(cuda: bool) -> bool:
@@ -102,7 +119,8 @@ def _has_bf16(cuda: bool) -> bool:
     return torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+def tokenizer_of(folder: Path) -> PreTrainedTokenizerFast:
+    """What TRL's collators pad with; it never sees text."""
     config = orjson.loads((folder / "tokenizer_config.json").read_bytes()) if (folder / "tokenizer_config.json").exists() else {}
     pad = config.get("pad_token") or config.get("eos_token") or "<pad>"
     pad = pad["content"] if isinstance(pad, dict) else pad
@@ -122,8 +140,8 @@ class _Checkpoints(TrainerCallback):
 class _Progress(TrainerCallback):
     """One log line for every tenth of the run; stops on a loss that is no number."""
 
-    def __init__(self, steps: int, tokens: int):
-        self._steps, self._tokens, self._next = steps, tokens, 0.1
+    def __init__(self, steps: int):
+        self._steps, self._next = steps, 0.1
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         loss = (logs or {}).get("loss")

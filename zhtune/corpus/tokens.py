@@ -1,0 +1,42 @@
+"""Packed token files: `tokens.bin` (uint16 or uint32, one document after the other) and `offsets.npy` (document bounds)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def write_tokens(folder: Path, documents: Iterable[list[int]], vocabulary: int) -> tuple[int, int]:
+    """Write documents of token ids; returns (documents, tokens).
+
+    Args:
+        folder: where to write.
+        documents: ids of each document, its end token included.
+        vocabulary: ids are below this; uint16 holds them up to 65,536.
+    """
+    dtype = np.uint16 if vocabulary <= 1 << 16 else np.uint32
+    offsets = [0]
+    with open(folder / "tokens.bin", "wb") as file:
+        for ids in documents:
+            file.write(np.asarray(ids, dtype=dtype).tobytes())
+            offsets.append(offsets[-1] + len(ids))
+    np.save(folder / "offsets.npy", np.asarray(offsets, dtype=np.int64))
+    return len(offsets) - 1, offsets[-1]
+
+
+def read_blocks(folder: Path, length: int) -> Any:
+    """All tokens as rows of `length`, (blocks, length); the last, unfilled block is left out.
+
+    Raises:
+        ValueError: fewer tokens than one block.
+    """
+    offsets = np.load(folder / "offsets.npy", allow_pickle=False)
+    size = (folder / "tokens.bin").stat().st_size
+    tokens = np.fromfile(folder / "tokens.bin", dtype=np.uint16 if size == 2 * offsets[-1] else np.uint32)
+    blocks = len(tokens) // length
+    if blocks == 0:
+        raise ValueError(f"{len(tokens)} tokens do not fill one block of {length}")
+    return tokens[:blocks * length].reshape(blocks, length)

@@ -1,0 +1,89 @@
+"""A knowledge graph in memory: typed entities, triples, and the facts (head, relation) -> tails, in file order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from zhtune.config import read_yaml
+from zhtune.errors import DataError
+from zhtune.graph.ontology import Ontology, read_ontology
+from zhtune.records import read_jsonl
+
+
+@dataclass(frozen=True)
+class Triple:
+    """One directed, typed edge."""
+
+    head: str
+    relation: str
+    tail: str
+    head_type: str
+    tail_type: str
+    source: str = ""
+
+    @property
+    def id(self) -> str:
+        """First 12 hex digits of sha1 over head, relation and tail."""
+        return hashlib.sha1("\0".join((self.head, self.relation, self.tail)).encode("utf-8")).hexdigest()[:12]
+
+
+class Graph:
+    """Triples with the indices that generation and evaluation need.
+
+    Args:
+        triples: in file order; their order within a fact is the order of its answer.
+        ontology: their relations.
+        heldout: relation -> {"near": wordings, "far": wordings}, never used in training.
+    """
+
+    def __init__(self, triples: list[Triple], ontology: Ontology, heldout: dict[str, dict[str, list[str]]] | None = None):
+        self.triples = triples
+        self.ontology = ontology
+        self.heldout = heldout or {}
+        self.facts: dict[tuple[str, str], list[Triple]] = defaultdict(list)
+        self.inverse: dict[tuple[str, str], list[Triple]] = defaultdict(list)
+        self.types: dict[str, str] = {}
+        self._about: dict[str, set[str]] = defaultdict(set)
+        for triple in triples:
+            self.facts[triple.head, triple.relation].append(triple)
+            self.inverse[triple.tail, triple.relation].append(triple)
+            self.types.setdefault(triple.tail, triple.tail_type)
+            self._about[triple.head].add(triple.tail)
+        self.types |= {t.head: t.head_type for t in triples}
+        self._by_type: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(self.types):
+            self._by_type[self.types[name]].append(name)
+
+    @classmethod
+    def open(cls, folder: Path) -> Graph:
+        """Read a graph artifact (or a folder of the same files).
+
+        Raises:
+            DataError: a file is missing or not what it should be.
+        """
+        if not (folder / "triples.jsonl").exists() or not (folder / "ontology.yaml").exists():
+            raise DataError("is no graph: it needs triples.jsonl and ontology.yaml; make one with zhtune kg", folder)
+        names = ("head", "relation", "tail", "head_type", "tail_type", "source")
+        triples = [Triple(**{n: str(row.get(n, "")) for n in names}) for _, row in read_jsonl(folder / "triples.jsonl")]
+        heldout = read_yaml(folder / "heldout.yaml") if (folder / "heldout.yaml").exists() else {}
+        return cls(triples, read_ontology(folder / "ontology.yaml"), heldout)
+
+    @property
+    def heads(self) -> list[str]:
+        """Every name that is the head of a triple, in file order."""
+        return list(dict.fromkeys(t.head for t in self.triples))
+
+    def tails(self, head: str, relation: str) -> list[str]:
+        """The tails of one fact, in file order."""
+        return [t.tail for t in self.facts.get((head, relation), [])]
+
+    def about(self, head: str) -> set[str]:
+        """Every tail of a head, under any relation."""
+        return self._about[head]
+
+    def of_type(self, *types: str) -> list[str]:
+        """Names of the given types, sorted."""
+        return [name for kind in types for name in self._by_type.get(kind, [])]

@@ -1,0 +1,74 @@
+"""What is wrong with a list of triples: dropped by name, reported, or a contradiction that stops."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from zhtune.errors import DataError
+from zhtune.graph.graph import Triple
+from zhtune.graph.ontology import Ontology
+from zhtune.graph.read import Raw
+
+
+def typed(raws: list[Raw], ontology: Ontology, path: Any) -> list[tuple[Triple, Raw]]:
+    """Triples with types from the data or, where it has none, from the ontology.
+
+    Raises:
+        DataError: a relation that the ontology does not declare, or a type that the relation does not allow.
+    """
+    pairs = []
+    for raw in raws:
+        relation = ontology.relations.get(raw.relation)
+        if relation is None:
+            raise DataError(f"relation {raw.relation!r} is not in the ontology", path, raw.line)
+        head_type, tail_type = raw.head_type or relation.head, raw.tail_type or relation.tails[0]
+        if head_type != relation.head:
+            raise DataError(f"the head of {raw.relation!r} is a {relation.head}, not a {head_type}", path, raw.line)
+        if tail_type not in relation.tails:
+            raise DataError(f"the tail of {raw.relation!r} is a {' or '.join(relation.tails)}, not a {tail_type}", path, raw.line)
+        pairs.append((Triple(raw.head, raw.relation, raw.tail, head_type, tail_type, raw.source), raw))
+    return pairs
+
+
+def without_noise(pairs: list[tuple[Triple, Raw]], drop: Callable[..., None]) -> list[tuple[Triple, Raw]]:
+    """Drop duplicates and self loops, each counted by name."""
+    seen: set[tuple[str, str, str]] = set()
+    kept = []
+    for triple, raw in pairs:
+        key = (triple.head, triple.relation, triple.tail)
+        if triple.head == triple.tail:
+            drop("self_loop", line=raw.line, triple=list(key))
+        elif key in seen:
+            drop("duplicate", line=raw.line, triple=list(key))
+        else:
+            seen.add(key)
+            kept.append((triple, raw))
+    return kept
+
+
+def contradictions(pairs: list[tuple[Triple, Raw]], ontology: Ontology) -> list[tuple[str, list[tuple[Triple, Raw]]]]:
+    """Findings that cannot both be true: a tail under two excluding relations, several tails where one is allowed."""
+    facts: dict[tuple[str, str], list[tuple[Triple, Raw]]] = defaultdict(list)
+    for triple, raw in pairs:
+        facts[triple.head, triple.relation].append((triple, raw))
+    found: list[tuple[str, list[tuple[Triple, Raw]]]] = []
+    for (head, name), fact in facts.items():
+        if ontology.relations[name].one and len(fact) > 1:
+            found.append((f"{head} has {len(fact)} {name}, which allows one: {', '.join(t.tail for t, _ in fact)}", fact))
+        for left, right in ontology.contradictions:
+            if name != left:
+                continue
+            other = {t.tail: (t, raw) for t, raw in facts.get((head, right), [])}
+            found += [(f"{t.tail} stands under {left} and {right} of {head}", [(t, raw), other[t.tail]]) for t, raw in fact if t.tail in other]
+    return found
+
+
+def remarks(triples: list[Triple]) -> dict[str, list[str]]:
+    """What is worth a look and stops nothing: names with several types, names of one character."""
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for t in triples:
+        kinds[t.head].add(t.head_type)
+        kinds[t.tail].add(t.tail_type)
+    return {"several_types": sorted(n for n, k in kinds.items() if len(k) > 1), "one_character": sorted(n for n in kinds if len(n) == 1)}

@@ -1,0 +1,105 @@
+"""Anything that answers -> report: facts on held-out wordings, bits per character of held-out text."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from zhtune.artifact import Artifact, Stage, Work, build
+from zhtune.config import StageConfig
+from zhtune.corpus.read import read_texts
+from zhtune.errors import ConfigError, DataError
+from zhtune.evaluation import facts
+from zhtune.graph.graph import Graph
+from zhtune.models.engine import Engine, Sampling, open_engine
+from zhtune.records import write_json, write_jsonl
+from zhtune.references import MODEL_KINDS
+from zhtune.synthesis.questions import Question, heldout_questions
+
+STAGE = Stage("evaluate", version=1, kind="report",
+              inputs={"model": MODEL_KINDS, "graph": ("graph",), "records": ("records",), "corpus": ("corpus", "file")})
+_SAMPLES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(StageConfig):
+    """Measure a model, adapter or GGUF file: fact accuracy on a graph, bits per character on a corpus."""
+
+    model: str
+    """What answers"""
+    graph: str = ""
+    """Graph with held-out wordings: its facts are asked"""
+    records: str = ""
+    """The records the model was taught with: only their heads are asked, and others to see refusals"""
+    corpus: str = ""
+    """Corpus: bits per character on its held-out documents (not for GGUF files)"""
+    questions: int = 500
+    """Questions of each split (near, far), balanced over wordings; 0 asks every fact on every wording"""
+    unknown: int = 100
+    """Questions about heads that were not taught"""
+    windows: int = 50
+    """Windows of 200 characters for bits per character"""
+    max_tokens: int = 64
+    """Longest answer in tokens"""
+
+    def __post_init__(self) -> None:
+        if not (self.graph or self.corpus):
+            raise ConfigError("evaluate needs something to measure on: --graph or --corpus")
+
+
+def evaluate(config: EvaluateConfig) -> Artifact:
+    """Write figures.json and answers.jsonl (every question, answer and verdict).
+
+    Raises:
+        DataError: the graph has no held-out wordings, or the corpus no held-out text.
+    """
+    return build(STAGE, config, lambda work: _write(work, config))
+
+
+def _write(work: Work, config: EvaluateConfig) -> None:
+    questions, graph = _questions(work, config) if config.graph else ([], None)
+    engine = open_engine(work.sources["model"])
+    figures: dict[str, Any] = {}
+    try:
+        if config.corpus:
+            figures["bits_per_character"] = _bits(work, config, engine)
+        judged = facts.ask(engine, questions, graph, Sampling(max_tokens=config.max_tokens, seed=config.seed)) if graph else []
+    finally:
+        engine.close()
+    if graph:
+        figures["facts"] = facts.figures(judged, graph)
+        work.counted_in = work.kept = len(judged)
+        work.metrics |= {f"{split}_exact": row["exact"] for split, row in figures["facts"].items() if "exact" in row}
+    write_jsonl(work.path / "answers.jsonl", ({**vars(q), "answer": text, **vars(v)} for q, text, v in judged))
+    if figures.get("bits_per_character") is not None:
+        work.metrics["bits_per_character"] = figures["bits_per_character"]
+    write_json(work.path / "figures.json", figures)
+    chosen = random.Random(config.seed).sample(judged, min(_SAMPLES, len(judged)))
+    work.report["samples"] = [{"id": q.id, "question": q.text, "answer": text, "expected": q.expected} for q, text, _ in chosen]
+
+
+def _questions(work: Work, config: EvaluateConfig) -> tuple[list[Question], Graph]:
+    path = work.sources["graph"].path
+    graph = Graph.open(path)
+    if not graph.heldout:
+        raise DataError("the graph has no held-out wordings (heldout.yaml): it cannot be asked", path)
+    taught = {"heads": graph.heads, "unknown_eval": []}
+    if config.records:
+        taught = json.loads((work.sources["records"].path / "taught.json").read_text("utf-8"))
+    questions = [q for split in ("near", "far") for q in heldout_questions(graph, taught["heads"], split, config.questions, config.seed)]
+    if taught["unknown_eval"] and config.unknown:
+        questions += heldout_questions(graph, taught["unknown_eval"], "unknown", config.unknown, config.seed)
+    return questions, graph
+
+
+def _bits(work: Work, config: EvaluateConfig, engine: Engine) -> float | None:
+    from zhtune.models import bits
+    from zhtune.models.generation import TransformersEngine
+    if not isinstance(engine, TransformersEngine):
+        return None                                         # llama.cpp gives no log-probabilities of a prompt
+    texts = bits.windows((text for _, text in read_texts(work.sources["corpus"].path, "heldout")), config.windows, config.seed)
+    if not texts:
+        raise DataError(f"has no held-out text of {bits.WINDOW} characters", work.sources["corpus"].path)
+    return bits.bits_per_character(engine.model, engine.encoder, texts)

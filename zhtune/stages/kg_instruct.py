@@ -1,0 +1,76 @@
+"""Graph -> instruction records by templates, with provenance and coverage."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from zhtune.artifact import Artifact, Stage, Work, build
+from zhtune.config import StageConfig
+from zhtune.errors import ConfigError, DataError
+from zhtune.graph.graph import Graph
+from zhtune.records import write_json, write_jsonl
+from zhtune.synthesis.instruct import Taught, choose_heads, records
+
+STAGE = Stage("kg-instruct", version=1, kind="records", inputs={"graph": ("graph",)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class KgInstructConfig(StageConfig):
+    """Make instruction records from a graph: one-hop, inverse, yes/no and unanswerable questions."""
+
+    graph: str
+    """A graph artifact"""
+    heads: int = 0
+    """How many heads are taught; the others stay unknown, for refusals. 0 teaches all"""
+    records_per_fact: int = 18
+    """One-hop records for each (head, relation), each on another wording"""
+    inverse: float = 0.02
+    """Inverse questions, as a share of the one-hop records"""
+    yes_no: float = 0.04
+    """Yes/no questions, true and corrupted ones in equal number, as a share of the one-hop records"""
+    unanswerable: float = 0.06
+    """Questions about unknown heads, as a share of the one-hop records"""
+
+    def __post_init__(self) -> None:
+        if self.records_per_fact < 1 or self.heads < 0:
+            raise ConfigError("--records_per_fact must be at least 1 and --heads at least 0")
+        for name in ("inverse", "yes_no", "unanswerable"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"--{name} is a share from 0 to 1")
+
+
+def kg_instruct(config: KgInstructConfig) -> Artifact:
+    """Write records.jsonl and taught.json (which heads are taught, which stay unknown).
+
+    Raises:
+        DataError: a held-out wording is among the training wordings.
+    """
+    return build(STAGE, config, lambda work: _write(work, config))
+
+
+def _write(work: Work, config: KgInstructConfig) -> None:
+    graph = Graph.open(work.sources["graph"].path)
+    taught = choose_heads(graph, config.heads, config.seed)
+    shares = {"inverse": config.inverse, "yes_no": config.yes_no, "unanswerable": config.unanswerable}
+    rows = records(graph, taught, config.records_per_fact, shares, config.seed)
+    if not rows:
+        raise DataError("the graph gives no record", work.sources["graph"].path)
+    work.counted_in = work.kept = write_jsonl(work.path / "records.jsonl", rows)
+    write_json(work.path / "taught.json", vars(taught))
+    tasks = Counter(row["source"]["task"] for row in rows)
+    work.metrics |= {"records": len(rows), "heads": len(taught.heads), **{task: tasks[task] for task in sorted(tasks)}}
+    work.report["coverage"] = coverage(graph, taught, rows)
+
+
+def coverage(graph: Graph, taught: Taught, rows: list[dict]) -> dict[str, dict[str, int]]:
+    """By relation: triples of the graph, of taught heads, and stated by at least one record; from the records alone."""
+    stated = {triple for row in rows for triple in row["source"]["triples"]}
+    heads = set(taught.heads)
+    table: dict[str, dict[str, int]] = {}
+    for triple in graph.triples:
+        row = table.setdefault(triple.relation, {"triples": 0, "taught": 0, "covered": 0})
+        row["triples"] += 1
+        row["taught"] += triple.head in heads
+        row["covered"] += triple.id in stated
+    return table

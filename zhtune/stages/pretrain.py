@@ -1,0 +1,167 @@
+"""Model + tokens -> continued pretraining: the new embedding rows first, then every weight; bits per character before and after."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from zhtune.artifact import Artifact, Stage, Work, build
+from zhtune.config import StageConfig
+from zhtune.corpus.read import read_texts
+from zhtune.corpus.tokens import read_blocks
+from zhtune.errors import ConfigError, DataError, require
+from zhtune.log import logger
+from zhtune.models import bits
+from zhtune.models.load import load_chain
+from zhtune.references import MODEL_KINDS
+from zhtune.templates.encode import ChatEncoder
+from zhtune.train.adapter import Lora
+from zhtune.train.samples import Sample
+from zhtune.train.schedule import Schedule
+
+STAGE = Stage("pretrain", version=1, kind="model", inputs={"model": MODEL_KINDS, "tokens": ("tokens",), "corpus": ("corpus",)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(StageConfig):
+    """Continued pretraining on packed tokens."""
+
+    model: str
+    """The model to train"""
+    tokens: str
+    """Tokens: the output of zhtune pack with this model's tokenizer"""
+    corpus: str = ""
+    """The corpus, to measure bits per character on its held-out documents before and after"""
+    method: Literal["full", "lora"] = "full"
+    """full trains every weight and writes a model, lora writes an adapter"""
+    lora: Lora = field(default_factory=Lora)
+    """Low-rank adaptation"""
+    schedule: Schedule = field(default_factory=lambda: Schedule(batch_size=4))
+    """Learning rate, batch size, epochs"""
+    block: int = 256
+    """Tokens of one training sample"""
+    blocks: int = 0
+    """How many blocks are trained on, evenly spread over the tokens; 0 for all"""
+    new_rows: float = 0.2
+    """Share of the blocks that train only the rows which extend added (full training of an extended model)"""
+    windows: int = 50
+    """Windows of 200 characters for bits per character"""
+
+    def __post_init__(self) -> None:
+        if self.block < 16 or self.blocks < 0:
+            raise ConfigError("--block must be at least 16 and --blocks at least 0")
+        if not 0 <= self.new_rows < 1:
+            raise ConfigError("--new_rows is a share from 0 to below 1")
+
+
+def pretrain(config: PretrainConfig) -> Artifact:
+    """Train on blocks of tokens; an interrupted run goes on from its last checkpoint.
+
+    Raises:
+        DataError: tokens of another tokenizer, too few tokens, no held-out text, a loss that is no number.
+    """
+    return build(STAGE, config, lambda work: _write(work, config), resumable=True)
+
+
+def _write(work: Work, config: PretrainConfig) -> None:
+    require("torch", "train"), require("trl", "train")
+    from zhtune.train import finetune
+    with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
+        model, folder = load_chain(work.sources["model"], Path(scratch))
+        encoder = ChatEncoder(folder)
+        samples = _samples(work, config, model.config.vocab_size)
+        texts = _texts(work, config)
+        if texts:
+            work.metrics["bits_per_character_before"] = bits.bits_per_character(model, encoder, texts)
+        rows = _new_rows(folder) if config.method == "full" else None
+        first = round(len(samples) * config.new_rows) if rows else 0
+        losses: list[list[float]] = []
+        if first:
+            logger.info("pretrain: rows %d to %d first", *rows)
+            losses += _phase(work, config, model, folder, samples[:first], "rows", rows)["losses"]
+        model = finetune.prepare(model, config.method, config.lora, config.seed)
+        figures = _phase(work, config, model, folder, samples[first:], "all", None)
+        shift = losses[-1][0] if losses else 0
+        figures["losses"] = losses + [[step + shift, loss] for step, loss in figures["losses"]]
+        if texts:
+            work.metrics["bits_per_character_after"] = bits.bits_per_character(model.eval(), encoder, texts)
+        finetune.save(work, model, config.method, Path(config.out), work.sources["model"], folder)
+    finetune.report_training(work, figures)
+
+
+def _phase(work: Work, config: PretrainConfig, model: Any, folder: Path, samples: list[Sample], name: str,
+           rows: tuple[int, int] | None) -> dict[str, Any]:
+    from zhtune.train import trainer
+    hook = only_rows(model, rows) if rows else None
+    rate = config.schedule.learning_rate * (2 if rows else 1)   # rows alone bear twice the rate: nothing else can break
+    figures = trainer.train(model.train(), folder, samples, replace(config.schedule, learning_rate=rate),
+                            work.path / "checkpoints" / name, config.seed)
+    if hook is not None:
+        hook.remove()
+    return figures
+
+
+def only_rows(model: Any, rows: tuple[int, int]) -> Any:
+    """Freeze everything but the embedding rows `first` to `last`, by a gradient mask; returns the hook to remove.
+
+    Untied output rows are trained too: else new tokens would never get probability.
+    """
+    import torch
+    model.requires_grad_(False)
+    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    mask = torch.zeros(embedding.shape[0], 1, dtype=embedding.dtype, device=embedding.device)
+    mask[rows[0]:rows[1] + 1] = 1
+    hooks = []
+    for weight in {id(w): w for w in (embedding, head)}.values():
+        weight.requires_grad_(True)
+        hooks.append(weight.register_hook(lambda gradient: gradient * mask))
+    return _Hooks(hooks)
+
+
+@dataclass(frozen=True)
+class _Hooks:
+    """Several hooks that are removed together."""
+
+    hooks: list[Any]
+
+    def remove(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+
+def _samples(work: Work, config: PretrainConfig, vocabulary: int) -> list[Sample]:
+    path = work.sources["tokens"].path
+    try:
+        blocks = read_blocks(path, config.block)
+    except ValueError as error:
+        raise DataError(str(error), path / "tokens.bin") from error
+    if int(blocks.max()) >= vocabulary:
+        raise DataError(f"holds the id {int(blocks.max())}, the model has {vocabulary} rows: it was packed for another tokenizer", path)
+    wanted = min(config.blocks or len(blocks), len(blocks))
+    chosen = [i * len(blocks) // wanted for i in range(wanted)]
+    work.counted_in, work.kept = len(blocks), wanted
+    if wanted < len(blocks):
+        work.dropped["not_chosen"] = len(blocks) - wanted
+    # every token but the first is predicted
+    return [Sample(str(i), blocks[i].tolist(), [True] * config.block) for i in chosen]
+
+
+def _texts(work: Work, config: PretrainConfig) -> list[str]:
+    if not config.corpus:
+        return []
+    path = work.sources["corpus"].path
+    texts = bits.windows((text for _, text in read_texts(path, "heldout")), config.windows, config.seed)
+    if not texts:
+        raise DataError(f"has no held-out text of {bits.WINDOW} characters", path)
+    return texts
+
+
+def _new_rows(folder: Path) -> tuple[int, int] | None:
+    """First and last new row of an extended model."""
+    if not (folder / "extension.json").exists():
+        return None
+    first, last = json.loads((folder / "extension.json").read_text("utf-8"))["new_ids"]
+    return first, last

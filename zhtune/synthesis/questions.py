@@ -1,0 +1,108 @@
+"""Questions on held-out wordings, and what counts as a right answer. No training code reads this module."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from zhtune.graph.graph import Graph
+from zhtune.synthesis.instruct import LIST_MARK
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question with its expected answer."""
+
+    id: str
+    text: str
+    head: str
+    relation: str
+    expected: tuple[str, ...]
+    """Tails of the fact; empty for a head that was not taught"""
+    split: str
+    """near, far (held-out wordings) or unknown (a head that was not taught)"""
+    wording: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an answer is worth."""
+
+    exact: bool
+    """It names the head and exactly the expected set"""
+    refused: bool
+    found: tuple[str, ...]
+
+
+def heldout_questions(graph: Graph, heads: list[str], split: str, most: int, seed: int) -> list[Question]:
+    """Every fact of the heads crossed with the held-out wordings of a split, or a seeded sample balanced over wordings.
+
+    Args:
+        graph: with held-out wordings.
+        heads: whose facts are asked.
+        split: "near", "far", or "unknown" (the same wordings, both kinds, about heads that were not taught).
+        most: how many questions; 0 for all.
+        seed: of the sample.
+    """
+    kinds = ("near", "far") if split == "unknown" else (split,)
+    by_wording: list[list[Question]] = []
+    for name, splits in graph.heldout.items():
+        for number, wording in enumerate(w for kind in kinds for w in splits.get(kind, [])):
+            facts = [h for h in heads if (h, name) in graph.facts]
+            rows = [Question(f"{split}:{name}:{number}:{h}", wording.replace("{h}", h), h, name,
+                             () if split == "unknown" else tuple(graph.tails(h, name)), split, wording) for h in facts]
+            random.Random(f"{seed}:{split}:{name}:{number}").shuffle(rows)
+            by_wording.append(rows)
+    longest = max(map(len, by_wording), default=0)
+    taken = [rows[i] for i in range(longest) for rows in by_wording if i < len(rows)]
+    return taken[:most or len(taken)]
+
+
+def score(answer: str, question: Question, graph: Graph) -> Verdict:
+    """Judge an answer.
+
+    If it has the form in which the relation is said, its list must be the expected set (an invented item makes it wrong).
+    Otherwise the entities of the relation's tail types that it mentions, longest match first, must be that set.
+    """
+    relation = graph.ontology.relations[question.relation]
+    refused = any(_form(text).search(answer) for text in graph.ontology.refuse)
+    match = _form(relation.say).search(answer)
+    if match:
+        found = tuple(match["ts"].split(LIST_MARK))
+        named = match["h"] == question.head
+    else:
+        found = mentioned(answer.replace(question.head, " "), graph.of_type(*relation.tails))
+        named = question.head in answer
+    exact = bool(question.expected) and named and not refused and len(found) == len(set(found)) and set(found) == set(question.expected)
+    return Verdict(exact, refused, found)
+
+
+def mentioned(text: str, names: list[str]) -> tuple[str, ...]:
+    """The names that occur in a text, a name inside a longer matched one not counted, in order of first occurrence."""
+    pattern = re.compile("|".join(re.escape(n) for n in sorted(names, key=lambda n: (-len(n), n))))
+    return tuple(dict.fromkeys(m.group() for m in pattern.finditer(text))) if names else ()
+
+
+def majority(graph: Graph, questions: list[Question]) -> float:
+    """Share of questions that the most frequent tail set of their relation would answer."""
+    sets: dict[str, Counter[frozenset[str]]] = {}
+    for question in questions:
+        sets.setdefault(question.relation, Counter())[frozenset(question.expected)] += 1
+    return sum(counts.most_common(1)[0][1] for counts in sets.values()) / len(questions) if questions else 0.0
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """95 % confidence interval of a share (Wilson 1927)."""
+    if n == 0:
+        return 0.0, 1.0
+    z, p = 1.959964, right / n
+    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+
+
+def _form(text: str) -> re.Pattern[str]:
+    """An answer form as a pattern with the groups h and ts."""
+    return re.compile(re.escape(text).replace(r"\{h\}", "(?P<h>.+?)").replace(r"\{ts\}", "(?P<ts>.+?)"))
