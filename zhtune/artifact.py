@@ -184,6 +184,7 @@ def build(stage: Stage, config: Any, write: Callable[[Work], None], resumable: b
             work.close()
         _seal(work, stage, config, identity, out, time.monotonic() - began)
         os.replace(partial, out)
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)  # only an unfinished run needs them; they are no data
         _warn_of_licences(stage, work)
         return Artifact.open(out)
 

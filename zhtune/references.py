@@ -63,7 +63,7 @@ def resolve(reference: str) -> Source:
 
 def from_path(path: Path, reference: str) -> Source:
     """A Source for an artifact folder or for a plain file or folder."""
-    from zhtune.artifact import Artifact                   # the two modules of floor 0 that know each other: see Artifact.open
+    from zhtune.artifact import Artifact  # the two modules of floor 0 that know each other: see Artifact.open
     if not path.exists():
         if path.with_name(path.name + ".partial").exists():
             raise ArtifactError(f"{path} is not finished; run its stage again to go on")

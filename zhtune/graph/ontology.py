@@ -119,10 +119,14 @@ def _relation(name: str, raw: Any, types: tuple[str, ...], path: Path) -> Relati
         for text in value if isinstance(value, list) else [value]:
             found = re.findall(r"\{(\w+)\}", str(text))
             if set(found) != wanted or len(found) != len(wanted):
-                raise DataError(f"{where}.{key}: {text!r} must hold {' and '.join(sorted('{%s}' % w for w in wanted))} once", path)
+                raise DataError(f"{where}.{key}: {text!r} must hold {_braced(wanted)} once", path)
         texts[key] = _strings(value, f"{where}.{key}", path) if key.startswith("ask") else str(value)
     labels = _strings(raw.get("labels"), f"{where}.labels", path) or (name,)
     return Relation(name, raw["head"], tails, raw.get("cardinality") == "one", labels, **texts)
+
+
+def _braced(names: set[str]) -> str:
+    return " and ".join(f"{{{name}}}" for name in sorted(names))
 
 
 def _keys(raw: dict[str, Any], known: set[str], needed: set[str], where: str, path: Path) -> None:

@@ -95,9 +95,9 @@ class TransformersEngine:
         for _ in range(room):
             with torch.inference_mode():
                 positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1]:]
-                out = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+                out = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, cache=cache, use_cache=True,
                                  logits_to_keep=1)
-                logits, cache = out.logits[:, -1, :self.encoder.size].float(), out.past_key_values
+                logits, cache = out.logits[:, -1, :self.encoder.size].float(), out.cache
                 tokens = _choose(logits, sampling, generator)
             chosen = tokens.tolist()
             yield [token if lives else None for token, lives in zip(chosen, alive, strict=True)]

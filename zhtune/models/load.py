@@ -34,6 +34,7 @@ def materialise(source: Source, scratch: Path) -> Path:
         raise ConfigError(f"{source.reference} is an adapter; merge it first: zhtune merge --adapter {source.reference} --out …")
     if source.kind == "base":
         scheme, _, name = source.reference.partition(":")
+        quiet_libraries()
         if scheme == "new":
             shapes.write_shape(name, scratch)
         else:
@@ -65,7 +66,7 @@ def write_embedded(folder: Path, layers: list[int] | None = None) -> None:
     transformers gives the GGUF's tokenizer ByteLevel only; with the original's Digits put back 0 of 2,820 lines differ
     from llama.cpp's `smollm`.
     """
-    torch, transformers = require("torch", "train"), require("transformers", "train")
+    torch, transformers = require("torch", "train"), quiet_libraries()
     gguf = references.embedded_gguf()
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -93,6 +94,14 @@ def keep_layers(model: Any, layers: list[int]) -> None:
         model.config.layer_types = model.config.layer_types[:len(layers)]
 
 
+def quiet_libraries() -> Any:
+    """transformers, without its progress bars and advice on the user's terminal."""
+    transformers = require("transformers", "train")
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    return transformers
+
+
 def load_model(folder: Path, dtype: str = "float32") -> Any:
     """The causal language model of a folder, in evaluation mode.
 
@@ -100,8 +109,7 @@ def load_model(folder: Path, dtype: str = "float32") -> Any:
         folder: a Hugging Face folder with safetensors.
         dtype: "float32", "bfloat16", "float16" or "auto" (the checkpoint's).
     """
-    torch, transformers = require("torch", "train"), require("transformers", "train")
-    transformers.utils.logging.disable_progress_bar()
+    torch, transformers = require("torch", "train"), quiet_libraries()
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype if dtype == "auto" else getattr(torch, dtype), attn_implementation="eager",

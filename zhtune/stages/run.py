@@ -74,8 +74,9 @@ def read_recipe(recipe: dict[str, Any], workspace: Path, name: str) -> list[Sect
     Raises:
         ConfigError: an unknown verb or field, a section that comes later or does not exist.
     """
-    from zhtune.cli import VERBS, load
     import importlib
+
+    from zhtune.cli import VERBS, load
     sections: list[Section] = []
     for label, values in recipe.items():
         if label in ("workspace", "title"):

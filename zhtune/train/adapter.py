@@ -46,6 +46,6 @@ def save_adapter(model: Any, folder: Path, out: Path, base: Source) -> dict[str,
     location = base.reference if base.kind == "base" else os.path.relpath(base.path, out)
     for config in model.peft_config.values():
         config.base_model_name_or_path = location
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)          # PEFT's model card template, empty
     return {"base": location, "base_kind": base.kind, "base_digest": base.digest}

@@ -1,0 +1,129 @@
+"""Records, preferences, held-out questions and their scoring."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import HELDOUT, ROWS, write_graph_input
+
+from zhtune import assets
+from zhtune.errors import DataError
+from zhtune.graph.graph import Graph
+from zhtune.records import read_jsonl
+from zhtune.stages.kg import KgConfig, kg
+from zhtune.stages.kg_instruct import KgInstructConfig, kg_instruct
+from zhtune.stages.prefer import PreferConfig, prefer
+from zhtune.synthesis.instruct import choose_heads
+from zhtune.synthesis.questions import Question, heldout_questions, majority, mentioned, score, wilson
+from zhtune.text import bigram_dice
+
+
+def make(toy_graph, tmp_path, **fields):
+    return kg_instruct(KgInstructConfig(graph=str(toy_graph.path), out=str(tmp_path / "records"), **fields))
+
+
+def test_every_fact_gets_its_records_and_the_answers_are_the_facts(toy_graph, tmp_path):
+    made = make(toy_graph, tmp_path, records_per_fact=6, inverse=0, yes_no=0, unanswerable=0)
+    rows = [row for _, row in read_jsonl(made.path / "records.jsonl")]
+    assert len(rows) == 8 * 6
+    answers = {row["messages"][1]["content"] for row in rows}
+    assert answers == {"感冒的药有甲药、乙药。", "感冒宜吃白粥。", "感冒忌吃辣椒。", "咳嗽的药有丙药。", "咳嗽宜吃雪梨。", "咳嗽忌吃辣椒。", "头痛的药有丁药。", "头痛宜吃绿茶。"}
+    by_fact = [row["source"]["wording"] for row in rows if row["messages"][1]["content"] == "感冒的药有甲药、乙药。"]
+    assert sorted(by_fact) == [0, 0, 1, 1, 2, 2]            # every wording before any comes again
+    report = json.loads((made.path / "report.json").read_text("utf-8"))
+    assert report["coverage"]["用药"] == {"triples": 4, "taught": 4, "covered": 4}
+
+
+def test_untaught_heads_are_refused_and_never_both_trained_and_measured(toy_graph, tmp_path):
+    made = make(toy_graph, tmp_path, heads=1, records_per_fact=20, unanswerable=0.5, yes_no=0.2, inverse=0.2)
+    taught = json.loads((made.path / "taught.json").read_text("utf-8"))
+    parts = [set(taught[k]) for k in ("heads", "unknown_train", "unknown_eval")]
+    assert [len(p) for p in parts] == [1, 1, 1] and len(set.union(*parts)) == 3
+    rows = [row for _, row in read_jsonl(made.path / "records.jsonl")]
+    refusals = [row for row in rows if row["source"]["task"] == "unanswerable"]
+    assert {r["messages"][1]["content"] for r in refusals} == {f"我没有{taught['unknown_train'][0]}的资料。"}
+    assert not any(taught["unknown_eval"][0] in json.dumps(row, ensure_ascii=False) for row in rows)
+    confirmed = [r["source"] for r in rows if r["source"]["task"] == "yes_no"]
+    facts = {(h, t) for h, _, t in ROWS}
+    assert all((taught["heads"][0], s["stated"]) in facts if s["true"] else (taught["heads"][0], s["stated"]) not in facts for s in confirmed)
+    assert abs(sum(s["true"] for s in confirmed) * 2 - len(confirmed)) <= 1
+
+
+def test_a_heldout_wording_among_the_training_wordings_is_refused(tmp_path):
+    heldout = {**HELDOUT, "忌吃": {"near": ["{h}忌吃什么？"], "far": []}}
+    graph = kg(KgConfig(input=str(write_graph_input(tmp_path / "in", heldout=heldout)), out=str(tmp_path / "g")))
+    with pytest.raises(DataError, match="held-out wording '{h}忌吃什么？' of 忌吃 is also a training wording"):
+        kg_instruct(KgInstructConfig(graph=str(graph.path), out=str(tmp_path / "r")))
+    assert not (tmp_path / "r").exists()
+
+
+def test_equal_bytes_whatever_the_hash_seed(toy_graph, tmp_path):
+    digests = set()
+    for seed in ("0", "1"):
+        out = tmp_path / f"r{seed}"
+        subprocess.run([sys.executable, "-m", "zhtune", "kg-instruct", "--graph", str(toy_graph.path), "--heads", "2", "--out", str(out)],
+                       check=True, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True)
+        digests.add(json.dumps(json.loads((out / "manifest.json").read_text("utf-8"))["files"]))
+    assert len(digests) == 1
+
+
+def test_no_rejected_answer_is_true_in_the_graph(toy_graph, tmp_path):
+    made = prefer(PreferConfig(graph=str(toy_graph.path), pairs=40, out=str(tmp_path / "p")))
+    rows = [row for _, row in read_jsonl(made.path / "preferences.jsonl")]
+    true = {(h, t) for h, _, t in ROWS}
+    assert rows
+    for row in rows:
+        old, new = row["source"]["swapped"]
+        head = next(h for h, _, _ in ROWS if row["chosen"][0]["content"].startswith(h))
+        assert (head, old) in true and (head, new) not in true
+        assert row["rejected"][0]["content"] == row["chosen"][0]["content"].replace(old, new)
+
+
+def question(toy_graph):
+    return Question("q", "感冒用什么药？", "感冒", "用药", ("甲药", "乙药"), "near", "{h}用什么药？"), Graph.open(toy_graph.path)
+
+
+@pytest.mark.parametrize(("answer", "exact", "refused"), [
+    ("感冒的药有甲药、乙药。", True, False), ("感冒的药有乙药、甲药。", True, False), ("感冒的药有甲药。", False, False),
+    ("感冒的药有甲药、乙药、丙药。", False, False), ("感冒的药有甲药、乙药、神药。", False, False), ("咳嗽的药有甲药、乙药。", False, False),
+    ("感冒可以用乙药和甲药", True, False), ("用乙药和甲药", False, False), ("我没有感冒的资料。", False, True), ("", False, False)])
+def test_exact_means_the_head_and_the_whole_set_and_nothing_else(toy_graph, answer, exact, refused):
+    asked, graph = question(toy_graph)
+    verdict = score(answer, asked, graph)
+    assert (verdict.exact, verdict.refused) == (exact, refused)
+
+
+def test_longest_match_wins():
+    assert mentioned("用流感病毒疫苗", ["流感", "流感病毒", "病毒"]) == ("流感病毒",)
+
+
+def test_questions_are_balanced_over_wordings_and_the_majority_is_counted(toy_graph):
+    graph = Graph.open(toy_graph.path)
+    all_ = heldout_questions(graph, graph.heads, "near", 0, 0)
+    assert len(all_) == 6 and {q.wording for q in all_} == {"{h}用什么药？", "{h}该吃什么？"}
+    some = heldout_questions(graph, graph.heads, "near", 2, 0)
+    assert {q.wording for q in some} == {"{h}用什么药？", "{h}该吃什么？"}
+    assert majority(graph, all_) == 2 / 6
+    assert [round(x, 4) for x in wilson(8, 10)] == [0.4902, 0.9433]
+
+
+def test_head_choice_is_stable_and_disjoint():
+    graph = Graph.open(assets.shipped("medical"))
+    taught = choose_heads(graph, 50, 0)
+    assert len(taught.heads) == 50 and taught == choose_heads(graph, 50, 0)
+    assert not set(taught.heads) & {*taught.unknown_train, *taught.unknown_eval}
+
+
+def test_far_wordings_are_far_from_every_training_wording():
+    folder = assets.shipped("medical")
+    ontology = yaml.safe_load((folder / "ontology.yaml").read_text("utf-8"))
+    heldout = yaml.safe_load((folder / "heldout.yaml").read_text("utf-8"))
+    assert set(heldout) == set(ontology["relations"])
+    for name, relation in ontology["relations"].items():
+        asks = [ask.replace("{h}", "") for ask in relation["ask"]]
+        assert len(asks) >= 16 and all(len(heldout[name][k]) == 5 for k in ("near", "far"))
+        for kind, most in (("near", 0.70), ("far", 0.35)):
+            assert max(bigram_dice(w.replace("{h}", ""), a) for w in heldout[name][kind] for a in asks) <= most
