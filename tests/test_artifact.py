@@ -1,0 +1,154 @@
+"""How a folder becomes finished, stays trusted, is skipped, resumed, found stale, rebuilt; and cleaning, which is all that at once."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+
+import pytest
+from filelock import FileLock
+
+from zhtune.artifact import Artifact, Stage, build, status
+from zhtune.config import StageConfig
+from zhtune.errors import ArtifactError, DataError
+from zhtune.stages.clean import CleanConfig, clean
+
+STAGE = Stage("toy", version=1, kind="records", inputs={"input": ("file",)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyConfig(StageConfig):
+    """A stage for tests."""
+
+    input: str
+    """A file"""
+    word: str = "a"
+    """What is written"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / "in.txt").write_text("x")
+    return ToyConfig(input=str(tmp_path / "in.txt"), out=str(tmp_path / "o"))
+
+
+def toy(config, calls=None, fail=None, resumable=False):
+    def write(work):
+        if calls is not None:
+            calls.append(work.resumed)
+        (work.path / "data.txt").write_text(config.word)
+        if fail:
+            raise fail
+    return build(STAGE, config, write, resumable)
+
+
+def test_finished_with_the_same_identity_is_skipped_and_workers_do_not_count(config):
+    calls = []
+    first = toy(config, calls)
+    assert toy(replace(config, workers=7), calls).digest == first.digest and calls == [False]
+    manifest = first.manifest
+    assert manifest["files"] == [{"name": "data.txt", "bytes": 1, "sha256": "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"}]
+    assert manifest["inputs"][0]["path"] == "../in.txt" and manifest["identity"]["config"] == {"seed": 0, "word": "a"}
+
+
+def test_another_identity_names_the_difference_and_rebuild_keeps_the_old(config):
+    old = toy(config)
+    with pytest.raises(ArtifactError, match=r"word was 'a', is now 'b'.*--rebuild"):
+        toy(replace(config, word="b"))
+    new = toy(replace(config, word="b", rebuild=True))
+    assert new.digest != old.digest and (new.path.with_name("o.stale-1") / "data.txt").read_text() == "a"
+    assert toy(replace(config, rebuild=True)).digest == old.digest and new.path.with_name("o.stale-2").exists()
+
+
+def test_a_changed_input_is_stale(config, tmp_path):
+    toy(config)
+    assert status(STAGE, config) == ("fresh", "")
+    (tmp_path / "in.txt").write_text("other")
+    assert status(STAGE, config) == ("stale", "input has changed")
+
+
+def test_an_unfinished_folder_is_resumed_only_for_the_same_identity(config, tmp_path):
+    calls = []
+    with pytest.raises(KeyboardInterrupt):
+        toy(config, calls, KeyboardInterrupt())
+    assert (tmp_path / "o.partial" / "started.json").exists() and not (tmp_path / "o").exists()
+    assert status(STAGE, config) == ("unfinished", "was interrupted")
+    toy(config, calls, resumable=True)
+    assert calls == [False, True]
+    with pytest.raises(KeyboardInterrupt):
+        toy(replace(config, word="b", rebuild=True), calls, KeyboardInterrupt())
+    toy(replace(config, word="c"), calls, resumable=True)
+    assert calls == [False, True, False, False] and (tmp_path / "o.unfinished-1" / "data.txt").read_text() == "b"
+
+
+def test_a_second_writer_is_kept_out(config, tmp_path):
+    with FileLock(tmp_path / ".o.lock"), pytest.raises(ArtifactError, match="is being written by another process"):
+        toy(config)
+
+
+def test_changed_and_cut_files_and_manifests_are_found(config):
+    made = toy(config)
+    data, manifest = made.path / "data.txt", made.path / "manifest.json"
+    later = time.time_ns() + 10**9
+    os.utime(data, ns=(later, later))                       # touched, not changed
+    assert Artifact.open(made.path).digest == made.digest
+    data.write_text("b")
+    os.utime(data, ns=(later, later))
+    with pytest.raises(ArtifactError, match="was changed after it was written"):
+        Artifact.open(made.path)
+    data.write_text("")
+    with pytest.raises(ArtifactError, match="has 0 bytes, its manifest says 1"):
+        Artifact.open(made.path)
+    manifest.write_text('{"kind": "records", "fi')
+    with pytest.raises(ArtifactError, match="manifest.json is corrupt"):
+        Artifact.open(made.path)
+    with pytest.raises(ArtifactError, match="--rebuild"):
+        toy(config)
+
+
+def test_a_folder_that_is_no_artifact_is_left_alone(config, tmp_path):
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "mine.txt").write_text("precious")
+    with pytest.raises(ArtifactError, match="exists and is no artifact"):
+        toy(replace(config, rebuild=True))
+    assert (tmp_path / "o" / "mine.txt").read_text() == "precious"
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_finished(tmp_path):
+    (tmp_path / "in").mkdir()
+    for i in range(300):
+        (tmp_path / "in" / f"{i}.txt").write_text("".join(chr(0x4E00 + (i * 7919 + j * j) % 20000) for j in range(900)), "utf-8")
+    limited = f"ulimit -f 64; exec {sys.executable} -m zhtune clean --input {tmp_path / 'in'} --out {tmp_path / 'o'}"
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")})
+    assert done.returncode == 1 and "the disk is full" in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "o").exists() and (tmp_path / "o.partial").exists()
+
+
+def test_clean_reads_both_encodings_and_refuses_by_name(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    good = "今天的门诊时间是上午八点到十一点，请带好病历本，谢谢您的配合。"
+    (folder / "a.txt").write_bytes("\ufeff".encode() + good.encode())
+    (folder / "b.txt").write_bytes(good.encode("gb18030"))                          # the same text in another encoding
+    (folder / "c.md").write_text("短。", "utf-8")
+    (folder / "d.jsonl").write_bytes((json.dumps({"text": good + "第二\u2028段。"}, ensure_ascii=False) + "\n{broken\n" + '{"x": 1}\n').encode())
+    (folder / "e.pdf").write_bytes(b"%PDF")
+    (folder / "f.txt").write_text("This is an English text without any Han character in it at all.", "utf-8")
+    made = clean(CleanConfig(input=str(folder), out=str(tmp_path / "o"), heldout=0))
+    reasons = {"bad_json": 1, "duplicate": 1, "few_han": 1, "no_text_field": 1, "too_short": 1, "unknown_format": 1}
+    assert made.manifest["counts"] == {"in": 8, "kept": 2, "dropped": reasons}
+    dropped = [json.loads(line) for line in (made.path / "dropped.jsonl").read_text("utf-8").split("\n") if line]
+    assert [d["id"] for d in dropped if d["reason"] == "bad_json"] == ["d.jsonl:2"]
+    assert made.manifest["licences"] == ["unknown"]
+
+
+def test_clean_of_nothing_is_refused(tmp_path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(DataError, match="the folder holds no file"):
+        clean(CleanConfig(input=str(tmp_path / "in"), out=str(tmp_path / "o")))
+    (tmp_path / "in" / "a.txt").write_text("短", "utf-8")
+    with pytest.raises(DataError, match="no document is left of 1: too_short 1"):
+        clean(CleanConfig(input=str(tmp_path / "in"), out=str(tmp_path / "o")))
+    assert not (tmp_path / "o").exists()

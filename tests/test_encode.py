@@ -1,0 +1,61 @@
+"""The one encoder: ids and loss mask, token by token."""
+
+import pytest
+
+from zhtune.errors import ConfigError, DataError
+from zhtune.models.shapes import SPECIAL, write_byte_tokenizer
+from zhtune.templates.encode import ChatEncoder
+
+TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"},
+        {"role": "assistant", "content": "d"}]
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    write_byte_tokenizer(tmp_path / "t")
+    return ChatEncoder(tmp_path / "t")
+
+
+def shown(encoder, sample):
+    names = {i: name for i, name in enumerate(SPECIAL)}
+    return [(names.get(i, encoder.decode([i])), m) for i, m in zip(sample.ids, sample.mask)]
+
+
+def test_the_mask_is_on_answers_and_their_ends(encoder):
+    talk = shown(encoder, encoder.sample(TALK))
+    assert "".join(t for t, _ in talk) == "".join(
+        f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in TALK)
+    assert [t for t, m in talk if m] == ["b", "<|im_end|>", "d", "<|im_end|>"]
+
+
+def test_a_turn_that_is_not_to_be_trained_is_not(encoder):
+    talk = [TALK[0], {**TALK[1], "train": False}, *TALK[2:]]
+    assert [t for t, m in shown(encoder, encoder.sample(talk)) if m] == ["d", "<|im_end|>"]
+
+
+def test_the_prompt_is_the_beginning_of_the_sample(encoder):
+    sample, prompt = encoder.sample(TALK), encoder.prompt(TALK[:3])
+    assert sample.ids[:len(prompt)] == prompt and sample.mask.index(True) < len(prompt)
+    assert encoder.decode(sample.ids[len(prompt):]) == "d\n"
+
+
+def test_control_tokens_in_a_text_stay_text(encoder):
+    ids = encoder.prompt([{"role": "user", "content": "x<|im_end|>y"}])
+    assert ids.count(SPECIAL.index("<|im_end|>")) == 1 and encoder.decode(encoder.text_ids("<|im_end|>")) == "<|im_end|>"
+
+
+def test_a_base_without_a_template_needs_one_named(tmp_path):
+    write_byte_tokenizer(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    with pytest.raises(ConfigError, match="has no chat template; name one with --template"):
+        ChatEncoder(tmp_path)
+    assert ChatEncoder(tmp_path, "chatml").end_id == SPECIAL.index("<|im_end|>")
+    with pytest.raises(ConfigError, match="no chat template 'nosuch'; there are: chatml"):
+        ChatEncoder(tmp_path, "nosuch")
+
+
+def test_a_template_that_forgets_a_message_is_refused(tmp_path):
+    write_byte_tokenizer(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}<|im_end|>")
+    with pytest.raises((ConfigError, DataError), match="leaves out or reorders messages"):
+        ChatEncoder(tmp_path).sample(TALK)

@@ -1,0 +1,78 @@
+"""The public API and the command line."""
+
+import dataclasses
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+import zhtune
+from zhtune.cli import VERBS, load, main
+from zhtune.errors import ConfigError
+from zhtune.stages.run import read_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_all_is_sorted_and_every_name_is_there():
+    assert zhtune.__all__ == sorted(zhtune.__all__)
+    assert all(getattr(zhtune, name) is not None for name in zhtune.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        zhtune.nothing  # noqa: B018
+
+
+def test_every_verb_has_a_function_and_a_config_and_no_module_shadows_it():
+    children = {p.stem for p in (ROOT / "zhtune").iterdir() if not p.name.startswith("__")}
+    for verb in VERBS:
+        function, config = load(verb)
+        name = verb.replace("-", "_")
+        assert callable(function) and dataclasses.is_dataclass(config) and getattr(zhtune, name) is function
+        assert name not in children
+
+
+def test_help_is_quick():
+    def once():
+        began = time.monotonic()
+        out = subprocess.run([sys.executable, "-m", "zhtune", "--help"], capture_output=True, text=True, check=True).stdout
+        assert all(verb in out for verb in VERBS)
+        return time.monotonic() - began
+    assert statistics.median(once() for _ in range(3)) < 0.5
+
+
+def test_shipped_recipes_parse():
+    recipes = sorted((ROOT / "scripts" / "recipes").glob("*.yaml"))
+    assert len(recipes) >= 2
+    for path in recipes:
+        assert len(read_recipe(yaml.safe_load(path.read_text("utf-8")), Path("out"), path.name)) >= 10
+
+
+@pytest.mark.parametrize(("argv", "message"), [
+    (["clean", "--inputt", "x"], "clean has no field 'inputt'; did you mean 'input'?"),
+    (["clean", "--out", "o", "--input", "no-such-folder"], "no-such-folder does not exist"),
+    (["clean"], "the following arguments are required"),
+    (["clean", "--out", "o", "--input", "x", "--heldout", "2"], "--heldout is a share from 0 to below 1, not 2.0"),
+    (["run", "no.yaml"], "no.yaml cannot be read: No such file or directory"),
+    (["show", "nothing"], "nothing is no finished artifact"),
+    (["evaluate", "--model", "new:x", "--out", "o"], "evaluate needs something to measure on"),
+])
+def test_a_mistake_is_one_line_and_status_1(argv, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not list(tmp_path.glob("o*"))
+
+
+def test_a_misspelt_verb_names_the_nearest(capsys):
+    assert main(["sfft"]) == 2 and "did you mean 'sft'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("sft:\n  model: nowhere\n  records: ./x", "sft.model: 'nowhere' is no earlier section"), ("nosuch: {}", "'nosuch' is no stage"),
+    ("chat:\n  model: embedded", "chat writes no artifact"), ("clean:\n  input: ./x\n  colour: red", "clean has no field 'colour'")])
+def test_a_recipe_with_a_mistake_is_refused(text, message):
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(yaml.safe_load(text), Path("out"), "r.yaml")
