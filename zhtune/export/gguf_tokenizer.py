@@ -1,0 +1,213 @@
+"""tokenizer.json -> the vocabulary of a GGUF file, so that llama.cpp gives every text the ids that training saw.
+
+Reads byte-level BPE (llama.cpp's "gpt2") and SentencePiece-like BPE with byte fallback (its "llama"). llama.cpp knows
+pre-tokenizers by name only; what has no name there is refused, never approximated. Proves nothing: the stage compares ids.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zhtune.errors import ConfigError, require
+from zhtune.log import logger
+from zhtune.templates.encode import ChatEncoder
+
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# The Split pattern before ByteLevel -> tokenizer.ggml.pre.
+_PATTERNS = {
+    rf"{_CONTRACTIONS}|\p{{N}}{{1,3}}|{_REST}": "llama-bpe",
+    rf"{_CONTRACTIONS}|\p{{N}}|{_REST}": "qwen2",
+}
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6    # gguf.TokenType
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What llama.cpp must know of a tokenizer; lists are by token id."""
+
+    model: str
+    """ "gpt2" (byte-level BPE) or "llama" (SentencePiece BPE) """
+    pre: str
+    """llama.cpp's name of the pre-tokenizer"""
+    tokens: list[str]
+    types: list[int]
+    merges: list[str]
+    """Of a byte-level BPE, first to last"""
+    scores: list[float]
+    """Of a SentencePiece BPE: the piece with the higher score is merged first"""
+    unknown: int | None
+    space_prefix: bool
+    """Whether text gets a space in front"""
+    bos: int | None
+    """The id that the tokenizer puts before every text"""
+
+
+def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
+    """The vocabulary of a folder's tokenizer.json, padded with unused tokens.
+
+    Args:
+        folder: holds tokenizer.json, perhaps tokenizer.model.
+        rows: of the embedding.
+
+    Raises:
+        ConfigError: a tokenizer that llama.cpp cannot express, or one with more ids than rows.
+    """
+    definition = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    model = definition["model"]
+    if model.get("type") != "BPE":
+        raise ConfigError(f"{folder}/tokenizer.json is a {model.get('type')} tokenizer; quantize writes BPE tokenizers so far")
+    by_id = {i: token for token, i in model["vocab"].items()} | {t["id"]: t["content"] for t in definition["added_tokens"]}
+    if max(by_id) >= rows:
+        raise ConfigError(f"the tokenizer has ids up to {max(by_id)}, the embedding has {rows} rows; tokenizer and weights do not "
+                          "belong together")
+    tokens = [by_id.get(i, f"[PAD{i}]") for i in range(rows)]
+    types = [_NORMAL if i in by_id else _UNUSED for i in range(rows)]
+    unknown = model["vocab"].get(model.get("unk_token"))
+    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+    spaced = model.get("byte_fallback", False)
+    if spaced:
+        types = [_BYTE if kind == _NORMAL and _is_byte(token) else kind for token, kind in zip(tokens, types, strict=True)]
+    for added in definition["added_tokens"]:
+        types[added["id"]] = _CONTROL if added["special"] else _USER_DEFINED
+    if spaced and unknown is not None:
+        types[unknown] = _UNKNOWN
+    common = {"tokens": tokens, "types": types, "unknown": unknown, "bos": _beginning(folder)}
+    if spaced:
+        return Vocabulary(model="llama", pre="default", merges=[], scores=_scores(folder, tokens, merges),
+                          space_prefix=_space_prefix(definition), **common)
+    pre = _pre_tokenizer(definition)
+    if model.get("ignore_merges", False) != (pre == "llama-bpe"):
+        raise ConfigError(f"tokenizer.json has ignore_merges {model.get('ignore_merges', False)}, llama.cpp's {pre!r} the opposite")
+    return Vocabulary(model="gpt2", pre=pre, merges=[" ".join(pair) for pair in merges], scores=[], space_prefix=False, **common)
+
+
+def add_vocabulary(writer: Any, vocabulary: Vocabulary, folder: Path, encoder: ChatEncoder) -> None:
+    """Write tokens, special ids and the chat template into a GGUFWriter."""
+    writer.add_tokenizer_model(vocabulary.model)
+    writer.add_tokenizer_pre(vocabulary.pre)
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_types(vocabulary.types)
+    if vocabulary.model == "gpt2":
+        writer.add_token_merges(vocabulary.merges or [""])  # the writer takes no empty list
+    else:
+        writer.add_token_scores(vocabulary.scores)
+        writer.add_add_space_prefix(vocabulary.space_prefix)
+    if vocabulary.unknown is not None:
+        writer.add_unk_token_id(vocabulary.unknown)
+    eos, *more = _end_ids(folder, encoder)
+    bos = vocabulary.bos if vocabulary.bos is not None else _token_id(folder, "bos_token", vocabulary.tokens)
+    writer.add_bos_token_id(eos if bos is None else bos)    # without one llama.cpp assumes id 11
+    writer.add_add_bos_token(vocabulary.bos is not None)
+    writer.add_add_eos_token(False)
+    writer.add_eos_token_id(eos)
+    writer.add_eot_token_id(encoder.end_id)
+    if more:
+        writer.add_eom_token_id(more[0])
+    if len(more) > 1:
+        logger.warning("quantize: llama.cpp stops at three tokens; not at: %s", ", ".join(vocabulary.tokens[i] for i in more[1:]))
+    writer.add_chat_template(encoder.template_text)
+
+
+def _end_ids(folder: Path, encoder: ChatEncoder) -> list[int]:
+    """The tokenizer's end of text (the end of turn where it has none), then other stop tokens but the end of turn."""
+    tokens = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    ids = {**tokens["model"]["vocab"], **{t["content"]: t["id"] for t in tokens["added_tokens"]}}
+    eos = ids.get(_token_name(folder, "eos_token"), encoder.end_id)
+    return [eos, *(i for i in encoder.stop_ids if i not in (eos, encoder.end_id))]
+
+
+def _token_id(folder: Path, name: str, tokens: list[str]) -> int | None:
+    token = _token_name(folder, name)
+    return tokens.index(token) if token in tokens else None
+
+
+def _token_name(folder: Path, name: str) -> str:
+    file = folder / "tokenizer_config.json"
+    value = json.loads(file.read_text("utf-8")).get(name) if file.exists() else None
+    return (value["content"] if isinstance(value, dict) else value) or ""
+
+
+def _beginning(folder: Path) -> int | None:
+    """The id that tokenizer.json puts before every text, if it puts one."""
+    from tokenizers import Tokenizer
+    ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode("").ids
+    if len(ids) > 1:
+        raise ConfigError(f"tokenizer.json puts {len(ids)} tokens around every text; llama.cpp can put one before it")
+    return ids[0] if ids else None
+
+
+def _pre_tokenizer(definition: dict[str, Any]) -> str:
+    """llama.cpp's name of a byte-level pre-tokenizer."""
+    normalizer, outer = definition.get("normalizer"), definition.get("pre_tokenizer") or {}
+    steps = outer.get("pretokenizers", [outer])
+    last = steps[-1]
+    if normalizer in (None, {"type": "NFC"}) and last.get("type") == "ByteLevel" and not last["add_prefix_space"]:
+        before = steps[:-1]
+        if not before and last["use_regex"]:
+            return "gpt-2"
+        if before == [{"type": "Digits", "individual_digits": True}] and last["use_regex"]:
+            return "smollm"
+        if len(before) == 1 and before[0].get("type") == "Split" and before[0]["behavior"] == "Isolated" and not last["use_regex"]:
+            name = _PATTERNS.get(before[0]["pattern"].get("Regex", ""))
+            if name and not before[0]["invert"]:
+                return name
+    raise ConfigError(f"llama.cpp has no name for the pre-tokenizer of tokenizer.json (normalizer {json.dumps(normalizer)}, "
+                      f"{json.dumps(outer)[:200]}); quantize knows those of GPT-2, SmolLM2, Llama-3 and Qwen2")
+
+
+# SentencePiece-like tokenizers.
+
+def _is_byte(token: str) -> bool:
+    return len(token) == 6 and token.startswith("<0x") and token.endswith(">")
+
+
+def _space_prefix(definition: dict[str, Any]) -> bool:
+    """Whether text gets a leading ▁; the space itself must become ▁."""
+    normalizer, pre = definition.get("normalizer") or {}, definition.get("pre_tokenizer")
+    steps = normalizer.get("normalizers", [normalizer])
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    if pre is None and steps == [{"type": "Prepend", "prepend": "▁"}, replace]:
+        return True
+    if pre is None and steps == [replace]:
+        return False
+    if not normalizer and pre and pre.get("type") == "Metaspace" and not pre["split"] and pre["prepend_scheme"] in ("always", "never"):
+        return pre["prepend_scheme"] == "always"
+    raise ConfigError("llama.cpp cannot express this SentencePiece tokenizer.json; its normalizer must be Prepend ▁ (or nothing) and "
+                      f"Replace space by ▁, without a pre-tokenizer; found {json.dumps(normalizer)[:150]} and {json.dumps(pre)}")
+
+
+def _scores(folder: Path, tokens: list[str], merges: list[tuple[str, ...]]) -> list[float]:
+    """Scores under which llama.cpp merges as tokenizer.json does: tokenizer.model's own, else the ranks of the merges."""
+    model = folder / "tokenizer.model"
+    pieces = _pieces(model) if model.exists() else []
+    made = {"".join(pair) for pair in merges}
+    known = {piece for piece, _ in pieces}
+    if pieces and made <= known and [p for p, _ in pieces] == tokens[:len(pieces)]:
+        return [score for _, score in pieces] + [0.0] * (len(tokens) - len(pieces))
+    first: dict[str, int] = {}
+    for rank, pair in enumerate(merges):
+        first.setdefault("".join(pair), rank)
+    return [-float(first.get(token, len(merges))) for token in tokens]
+
+
+def _pieces(file: Path) -> list[tuple[str, float]]:
+    require("sentencepiece", "train")
+    from sentencepiece import sentencepiece_model_pb2
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(file.read_bytes())
+    return [(p.piece, p.score) for p in proto.pieces]
+
+
+def probe_lines() -> list[str]:
+    """About 200 lines on which two tokenizers would differ if they differed: 14 kinds of text, alone and in all pairs.
+
+    Composed (NFC) only: llama.cpp has no normalizer, and zhtune's own text is NFC.
+    """
+    kinds = ["今天应该挂什么科？", "Hello, world's END", "3.14159 和 1,234,567", "def f(x):\n    return x[1:]\n", "🩺👨‍👩‍👧🌿",
+             "龘𠮷〇", "   ", "\t\n\n ", "café naïve Ünïcode", "１２３ＡＢＣ", "https://a.b/c?d=1&e=%20", "（中文）【标点】《书》……——",
+             "don't I'LL we've", "\u3000\u3000高血压\u3000患者"]
+    return [*kinds, *(a + b for a in kinds for b in kinds)]
