@@ -1,0 +1,33 @@
+"""The main figure: fine-tune and measure with several seeds on all held-out questions.
+
+Usage: python scripts/bench/seeds.py WORKSPACE [SEED …]. WORKSPACE is that of a finished quickstart recipe; its pretrain, kg and
+kg-instruct artifacts are reused, sft (and the evaluation of its model) is repeated a seed, and means are printed.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from zhtune import EvaluateConfig, Schedule, SftConfig, evaluate, log, sft
+
+
+def main() -> None:
+    workspace, seeds = Path(sys.argv[1]), [int(s) for s in sys.argv[2:]] or [0, 1, 2]
+    log.configure()
+    rows = []
+    for seed in seeds:
+        model = sft(SftConfig(model=str(workspace / "pretrain"), records=str(workspace / "kg-instruct"), method="full", seed=seed,
+                              schedule=Schedule(learning_rate=1e-3, batch_size=16), out=str(workspace / f"sft@seed{seed}")))
+        report = evaluate(EvaluateConfig(model=str(model.path), graph=str(workspace / "kg"), records=str(workspace / "kg-instruct"),
+                                         questions=0, unknown=200, out=str(workspace / f"evaluate@seed{seed}")))
+        rows.append(json.loads((report.path / "figures.json").read_text("utf-8"))["facts"])
+        for split in ("near", "far"):
+            row = rows[-1][split]
+            print(f"seed {seed} {split}: {row['exact']:.3f} ({row['low']:.3f}–{row['high']:.3f}, n {row['n']}), majority {row['majority']:.3f}, "
+                  f"false refusals {row['false_refusals']:.3f}, worst wording {row['worst_wordings'][0]}")
+    for split in ("near", "far"):
+        print(f"mean of {len(rows)} seeds, {split}: {sum(r[split]['exact'] for r in rows) / len(rows):.3f}")
+
+
+if __name__ == "__main__":
+    main()
