@@ -1,6 +1,5 @@
-"""How a folder becomes finished, stays trusted, is skipped, resumed, found stale, rebuilt; and cleaning, which is all that at once."""
+"""How a folder becomes finished, stays trusted, is skipped, resumed, found stale, rebuilt."""
 
-import json
 import os
 import subprocess
 import sys
@@ -12,8 +11,7 @@ from filelock import FileLock
 
 from zhtune.artifact import Artifact, Stage, build, status
 from zhtune.config import StageConfig
-from zhtune.errors import ArtifactError, DataError
-from zhtune.stages.clean import CleanConfig, clean
+from zhtune.errors import ArtifactError, ConfigError
 
 STAGE = Stage("toy", version=1, kind="records", inputs={"input": ("file",)})
 
@@ -106,6 +104,36 @@ def test_changed_and_cut_files_and_manifests_are_found(config):
         Artifact.open(made.path)
     with pytest.raises(ArtifactError, match="--rebuild"):
         toy(config)
+    again = toy(replace(config, rebuild=True))              # the corrupt folder is set aside, not deleted
+    assert again.digest == made.digest and (again.path.with_name("o.stale-1") / "manifest.json").read_text().endswith('"fi')
+
+
+def test_a_result_made_again_has_the_same_digest(config, tmp_path):
+    old = toy(config)
+    os.replace(old.path, tmp_path / "kept")
+    assert toy(config).digest == old.digest == Artifact.open(tmp_path / "kept", verify=True).digest
+
+
+def test_a_partial_without_a_readable_beginning_is_set_aside(config, tmp_path):
+    (tmp_path / "o.partial").mkdir()
+    (tmp_path / "o.partial" / "started.json").write_text('{"stage": "to')
+    calls = []
+    toy(config, calls, resumable=True)
+    assert calls == [False] and (tmp_path / "o.unfinished-1" / "started.json").exists()
+
+
+def test_an_input_of_the_wrong_kind_is_refused(config, tmp_path):
+    made = toy(config)
+    with pytest.raises(ConfigError, match=r"--input .* is a records; toy reads a file there"):
+        toy(replace(config, input=str(made.path), out=str(tmp_path / "p")))
+    assert not list(tmp_path.glob("p*"))
+
+
+def test_an_unfinished_input_is_no_input(config, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        toy(config, fail=KeyboardInterrupt())
+    with pytest.raises(ArtifactError, match="is not finished; run its stage again"):
+        toy(replace(config, input=str(tmp_path / "o"), out=str(tmp_path / "p")))
 
 
 def test_a_folder_that_is_no_artifact_is_left_alone(config, tmp_path):
@@ -126,29 +154,9 @@ def test_a_full_disk_is_one_line_and_nothing_is_finished(tmp_path):
     assert not (tmp_path / "o").exists() and (tmp_path / "o.partial").exists()
 
 
-def test_clean_reads_both_encodings_and_refuses_by_name(tmp_path):
-    folder = tmp_path / "in"
-    folder.mkdir()
-    good = "今天的门诊时间是上午八点到十一点，请带好病历本，谢谢您的配合。"
-    (folder / "a.txt").write_bytes("\ufeff".encode() + good.encode())
-    (folder / "b.txt").write_bytes(good.encode("gb18030"))                          # the same text in another encoding
-    (folder / "c.md").write_text("短。", "utf-8")
-    (folder / "d.jsonl").write_bytes((json.dumps({"text": good + "第二\u2028段。"}, ensure_ascii=False) + "\n{broken\n" + '{"x": 1}\n').encode())
-    (folder / "e.pdf").write_bytes(b"%PDF")
-    (folder / "f.txt").write_text("This is an English text without any Han character in it at all.", "utf-8")
-    made = clean(CleanConfig(input=str(folder), out=str(tmp_path / "o"), heldout=0))
-    reasons = {"bad_json": 1, "duplicate": 1, "few_han": 1, "no_text_field": 1, "too_short": 1, "unknown_format": 1}
-    assert made.manifest["counts"] == {"in": 8, "kept": 2, "dropped": reasons}
-    dropped = [json.loads(line) for line in (made.path / "dropped.jsonl").read_text("utf-8").split("\n") if line]
-    assert [d["id"] for d in dropped if d["reason"] == "bad_json"] == ["d.jsonl:2"]
-    assert made.manifest["licences"] == ["unknown"]
-
-
-def test_clean_of_nothing_is_refused(tmp_path):
-    (tmp_path / "in").mkdir()
-    with pytest.raises(DataError, match="the folder holds no file"):
-        clean(CleanConfig(input=str(tmp_path / "in"), out=str(tmp_path / "o")))
-    (tmp_path / "in" / "a.txt").write_text("短", "utf-8")
-    with pytest.raises(DataError, match="no document is left of 1: too_short 1"):
-        clean(CleanConfig(input=str(tmp_path / "in"), out=str(tmp_path / "o")))
-    assert not (tmp_path / "o").exists()
+@pytest.mark.xfail(strict=True, reason="artifact.resolve_inputs leaves a required input out when it is empty; the stage then fails with a KeyError")
+@pytest.mark.parametrize("nothing", ["", [], [""]])
+def test_a_required_input_that_is_empty_is_refused(config, tmp_path, nothing):
+    with pytest.raises(ConfigError, match="--input names nothing"):
+        toy(replace(config, input=nothing))
+    assert not (tmp_path / "o.partial").exists()

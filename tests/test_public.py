@@ -1,6 +1,8 @@
 """The public API and the command line."""
 
 import dataclasses
+import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -11,7 +13,8 @@ import pytest
 import yaml
 
 import zhtune
-from zhtune.cli import VERBS, load, main
+from zhtune.cli import POSITIONAL, VERBS, load, main
+from zhtune.config import parse
 from zhtune.errors import ConfigError
 from zhtune.stages.run import read_recipe
 
@@ -76,3 +79,28 @@ def test_a_misspelt_verb_names_the_nearest(capsys):
 def test_a_recipe_with_a_mistake_is_refused(text, message):
     with pytest.raises(ConfigError, match=message):
         read_recipe(yaml.safe_load(text), Path("out"), "r.yaml")
+
+
+def test_the_readme_names_every_verb_and_no_other():
+    text = (ROOT / "README.md").read_text("utf-8")
+    table = [cell for row in re.findall(r"^\| ([a-z][a-z, -]*) \|", text, re.MULTILINE) for cell in row.split(", ")]
+    assert sorted(table) == sorted(VERBS)
+
+
+def test_the_commands_of_the_readme_parse():
+    text = (ROOT / "README.md").read_text("utf-8")
+    blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    commands = re.findall(r"^(?:\.venv/bin/)?zhtune ([a-z].*?)(?:\s+#.*)?$", blocks, re.MULTILINE)
+    assert len(commands) >= 9
+    for command in commands:
+        verb, *argv = shlex.split(command)
+        if verb in POSITIONAL:
+            argv = [f"--{POSITIONAL[verb]}", *argv]
+        parse(load(verb)[1], verb, argv)
+
+
+def test_the_scripts_of_the_readme_are_there_and_can_be_run():
+    for name in ("scripts/quickstart", "scripts/test", "scripts/check", ".ci/run"):
+        assert (ROOT / name).stat().st_mode & 0o111, name
+    for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text("utf-8")):
+        assert (ROOT / link).exists(), link
