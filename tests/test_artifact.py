@@ -154,7 +154,6 @@ def test_a_full_disk_is_one_line_and_nothing_is_finished(tmp_path):
     assert not (tmp_path / "o").exists() and (tmp_path / "o.partial").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="artifact.resolve_inputs leaves a required input out when it is empty; the stage then fails with a KeyError")
 @pytest.mark.parametrize("nothing", ["", [], [""]])
 def test_a_required_input_that_is_empty_is_refused(config, tmp_path, nothing):
     with pytest.raises(ConfigError, match="--input names nothing"):

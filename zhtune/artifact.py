@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -210,8 +210,11 @@ def resolve_inputs(stage: Stage, config: Any) -> dict[str, Any]:
         ConfigError: an input does not exist or is of a kind that the stage does not read.
     """
     sources: dict[str, Any] = {}
+    required = {f.name for f in fields(config) if f.default is MISSING and f.default_factory is MISSING}
     for name, kinds in stage.inputs.items():
         value = getattr(config, name)
+        if (not value and name in required) or (isinstance(value, list) and "" in value):
+            raise ConfigError(f"--{name} names nothing; {stage.name} reads a {' or '.join(kinds)} there")
         if not value:
             continue
         found = [references.resolve(item) for item in ([value] if isinstance(value, str) else value)]
@@ -244,11 +247,11 @@ def _flat(sources: dict[str, Any]) -> Iterator[references.Source]:
 
 
 def _identity(stage: Stage, config: Any, sources: dict[str, Any]) -> dict[str, Any]:
-    fields = {name: asdict(value) if is_dataclass(value) else value for name, value in vars(config).items()
+    requested = {name: asdict(value) if is_dataclass(value) else value for name, value in vars(config).items()
               if name not in NEUTRAL and name not in stage.inputs and name not in config.neutral}
     digests = {name: [s.digest for s in source] if isinstance(source, list) else source.digest for name, source in sources.items()}
     # Through JSON once, so that it equals what is read back from started.json (tuples become lists).
-    return orjson.loads(dumps({"stage": stage.name, "version": stage.version, "config": fields, "inputs": digests}))
+    return orjson.loads(dumps({"stage": stage.name, "version": stage.version, "config": requested, "inputs": digests}))
 
 
 @contextmanager

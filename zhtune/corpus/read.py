@@ -37,7 +37,7 @@ def read_files(paths: list[Path]) -> Iterator[Document | Refusal]:
         DataError: a folder that holds no readable file.
     """
     for path in paths:
-        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+        files = [path] if path.is_file() else _visible_files(path)
         if not any(file.suffix.lower() in _SUFFIXES for file in files):
             raise DataError(f"holds no file of the kinds {', '.join(_SUFFIXES)}", path)
         for file in files:
@@ -46,6 +46,11 @@ def read_files(paths: list[Path]) -> Iterator[Document | Refusal]:
                 yield from _read_file(file, name)
             else:
                 yield Refusal("unknown_format", name, f"suffix {file.suffix!r}")
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    """What counts in a folder: the same files whose content its digest covers."""
+    return sorted(p for p in folder.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
 def decode(data: bytes) -> tuple[str, str] | None:

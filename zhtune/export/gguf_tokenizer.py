@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zhtune.errors import ConfigError, require
+from zhtune.errors import ConfigError
 from zhtune.log import logger
 from zhtune.templates.encode import ChatEncoder
 
@@ -50,7 +50,7 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
     """The vocabulary of a folder's tokenizer.json, padded with unused tokens.
 
     Args:
-        folder: holds tokenizer.json, perhaps tokenizer.model.
+        folder: holds tokenizer.json.
         rows: of the embedding.
 
     Raises:
@@ -77,7 +77,7 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
         types[unknown] = _UNKNOWN
     common = {"tokens": tokens, "types": types, "unknown": unknown, "bos": _beginning(folder)}
     if spaced:
-        return Vocabulary(model="llama", pre="default", merges=[], scores=_scores(folder, tokens, merges),
+        return Vocabulary(model="llama", pre="default", merges=[], scores=_scores(tokens, merges),
                           space_prefix=_space_prefix(definition), **common)
     pre = _pre_tokenizer(definition)
     if model.get("ignore_merges", False) != (pre == "llama-bpe"):
@@ -180,26 +180,15 @@ def _space_prefix(definition: dict[str, Any]) -> bool:
                       f"Replace space by ▁, without a pre-tokenizer; found {json.dumps(normalizer)[:150]} and {json.dumps(pre)}")
 
 
-def _scores(folder: Path, tokens: list[str], merges: list[tuple[str, ...]]) -> list[float]:
-    """Scores under which llama.cpp merges as tokenizer.json does: tokenizer.model's own, else the ranks of the merges."""
-    model = folder / "tokenizer.model"
-    pieces = _pieces(model) if model.exists() else []
-    made = {"".join(pair) for pair in merges}
-    known = {piece for piece, _ in pieces}
-    if pieces and made <= known and [p for p, _ in pieces] == tokens[:len(pieces)]:
-        return [score for _, score in pieces] + [0.0] * (len(tokens) - len(pieces))
+def _scores(tokens: list[str], merges: list[tuple[str, ...]]) -> list[float]:
+    """Scores under which llama.cpp merges in tokenizer.json's order: minus the rank of the first merge that makes the piece.
+
+    Not those of tokenizer.model: where pieces share a score it merges left to right, and tokenizer.json by rank.
+    """
     first: dict[str, int] = {}
     for rank, pair in enumerate(merges):
         first.setdefault("".join(pair), rank)
     return [-float(first.get(token, len(merges))) for token in tokens]
-
-
-def _pieces(file: Path) -> list[tuple[str, float]]:
-    require("sentencepiece", "train")
-    from sentencepiece import sentencepiece_model_pb2
-    proto = sentencepiece_model_pb2.ModelProto()
-    proto.ParseFromString(file.read_bytes())
-    return [(p.piece, p.score) for p in proto.pieces]
 
 
 def probe_lines() -> list[str]:

@@ -30,7 +30,8 @@ class CleanConfig(StageConfig):
     max_characters: int = 4000
     """Longer documents are divided at paragraph or sentence ends"""
     heldout: float = 0.04
-    """Share of documents, chosen by the hash of their name, that no training sees: bits per character is measured on them"""
+    """Share of documents (of pieces, where one was divided), chosen by the hash of their name, that no training sees:
+    bits per character is measured on them"""
     licence: str = ""
     """Licence of the input, carried upward (SPDX name); shipped text knows its own"""
 
