@@ -48,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     # Before torch is loaded: spinning OpenMP threads cost up to 7x on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")              # libraries' bars; zhtune shows its own
     from zhtune.errors import ZhtuneError
     try:
         return _run(argv[0], argv[1:])

@@ -6,6 +6,7 @@ own Python code, which is bit-identical to ggml. K-quants are not written: their
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -93,6 +94,10 @@ def write_gguf(folder: Path, file: Path, encoder: ChatEncoder, type: str = "int8
         writer.write_ti_data_to_file()
         for tensor in progress(tensors, "quantize"):
             writer.write_tensor_data(gguf.quants.quantize(_values(tensor), tensor.type))
+    except OSError as error:
+        if error.errno is None:                             # numpy's tofile writes less than asked and forgets the reason
+            raise OSError(errno.ENOSPC, str(error)) from error
+        raise
     finally:
         writer.close()
     return _shares(gguf, tensors)

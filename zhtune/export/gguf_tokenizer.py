@@ -196,7 +196,7 @@ def probe_lines() -> list[str]:
 
     Composed (NFC) only: llama.cpp has no normalizer, and zhtune's own text is NFC.
     """
-    kinds = ["今天应该挂什么科？", "Hello, world's END", "3.14159 和 1,234,567", "def f(x):\n    return x[1:]\n", "🩺👨‍👩‍👧🌿",
+    kinds = ["今天应该挂什么科？", "Hello, world's END", "3.14159 和 2026年12月31日 1,234,567", "def f(x):\n    return x[1:]\n", "🩺👨‍👩‍👧🌿",
              "龘𠮷〇", "   ", "\t\n\n ", "café naïve Ünïcode", "１２３ＡＢＣ", "https://a.b/c?d=1&e=%20", "（中文）【标点】《书》……——",
              "don't I'LL we've", "\u3000\u3000高血压\u3000患者"]
     return [*kinds, *(a + b for a in kinds for b in kinds)]

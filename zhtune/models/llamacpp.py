@@ -67,7 +67,7 @@ class LlamaCppEngine:
     def stream(self, messages: Conversation, sampling: Sampling) -> Iterator[str | Reply]:
         """Yield pieces of one answer as whole characters, last the Reply. Closing it ends the generation."""
         request = {**self._request(messages, sampling), "stream": True, "stream_options": {"include_usage": True}}
-        lead, text, finish, usage = self._lead, "", "length", {}
+        lead, held, text, finish, usage = self._lead, "", "", "length", {}
         for chunk in _chunks(self._call, request):
             usage = chunk.get("usage") or usage
             for choice in chunk["choices"]:
@@ -75,9 +75,11 @@ class LlamaCppEngine:
                 piece = _text(choice)
                 if piece and lead:
                     piece, lead = piece.removeprefix(lead), ""
-                if piece := piece.rstrip("\ufffd"):
-                    text += piece
-                    yield piece
+                whole = (held + piece).rstrip("\ufffd")     # dropped at the end of an answer, kept within it
+                held = (held + piece)[len(whole):]
+                if whole:
+                    text += whole
+                    yield whole
         yield Reply(text, usage["prompt_tokens"], usage["completion_tokens"], finish)
 
     def close(self) -> None:
