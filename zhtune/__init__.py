@@ -8,7 +8,11 @@ text log page; 1 corpus vocabulary graph synthesis templates tokenizers (no torc
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
+
+# Before torch or llama.cpp load libgomp: spinning threads cost 7x (torch) to 100x (llama.cpp) on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

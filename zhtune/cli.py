@@ -45,8 +45,6 @@ def main(argv: list[str] | None = None) -> int:
         near = difflib.get_close_matches(argv[0], VERBS, 1)
         print(f"zhtune: no verb {argv[0]!r}; {f'did you mean {near[0]!r}?' if near else 'see zhtune --help'}", file=sys.stderr)
         return 2
-    # Before torch is loaded: spinning OpenMP threads cost up to 7x on a busy machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")              # libraries' bars; zhtune shows its own
     from zhtune.errors import ZhtuneError
