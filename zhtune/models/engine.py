@@ -54,8 +54,12 @@ class Engine(Protocol):
         """Free what it holds; it answers no more."""
 
 
-def open_engine(source: Source) -> Engine:
+def open_engine(source: Source, threads: int = 2) -> Engine:
     """The engine for a resolved reference: model, adapter, base, quantized artifact or .gguf file.
+
+    Args:
+        source: what answers.
+        threads: of llama.cpp; torch takes its own from OMP_NUM_THREADS.
 
     Raises:
         ConfigError: nothing that answers.
@@ -64,7 +68,7 @@ def open_engine(source: Source) -> Engine:
         raise ConfigError(f"{source.reference} is an endpoint; evaluate and chat read models, adapters and GGUF files")
     if source.kind == "quantized" or (source.path is not None and source.path.suffix == ".gguf"):
         from zhtune.models.llamacpp import LlamaCppEngine
-        return LlamaCppEngine(source)
+        return LlamaCppEngine(source, threads)
     from zhtune.models.generation import TransformersEngine
     return TransformersEngine(source)
 
