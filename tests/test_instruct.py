@@ -11,12 +11,13 @@ from conftest import HELDOUT, ROWS, write_graph_input
 
 from zhtune import assets
 from zhtune.errors import DataError
-from zhtune.graph.graph import Graph
+from zhtune.graph.graph import Graph, Triple
+from zhtune.graph.ontology import Ontology, Relation, fill
 from zhtune.records import read_jsonl
 from zhtune.stages.kg import KgConfig, kg
 from zhtune.stages.kg_instruct import KgInstructConfig, kg_instruct
 from zhtune.stages.prefer import PreferConfig, prefer
-from zhtune.synthesis.instruct import choose_heads
+from zhtune.synthesis.instruct import choose_heads, read_taught
 from zhtune.synthesis.questions import Question, heldout_questions, majority, mentioned, score, wilson
 from zhtune.text import bigram_dice
 
@@ -94,6 +95,55 @@ def test_exact_means_the_head_and_the_whole_set_and_nothing_else(toy_graph, answ
     asked, graph = question(toy_graph)
     verdict = score(answer, asked, graph)
     assert (verdict.exact, verdict.refused) == (exact, refused)
+
+
+def scored(answer, head, relation, triples, say="{h}有{ts}"):
+    """The verdict on an answer to the fact (head, relation) of a graph made of (head, relation, tail) triples."""
+    form = Relation(relation, ("病",), ("病",), False, (), ("{h}？",), say)
+    graph = Graph([Triple(h, r, t, "病", "病") for h, r, t in triples], Ontology("toy", "", "", ("病",), {relation: form}))
+    return score(answer, Question("q", "", head, relation, tuple(graph.tails(head, relation)), "near", "{h}？"), graph)
+
+
+@pytest.mark.parametrize(("answer", "exact"), [
+    ("糖尿病容易发展成糖尿病足", True), ("可能是糖尿病足", False), ("糖尿病有糖尿病足", True), ("糖尿病有糖尿病足、肾病", False)])
+def test_a_head_inside_its_own_tail_is_told_from_it(answer, exact):
+    assert scored(answer, "糖尿病", "并发", [("糖尿病", "并发", "糖尿病足")]).exact is exact
+
+
+@pytest.mark.parametrize(("answer", "exact"), [("甲有一、二、三、四", True), ("甲有三、四、一、二", True), ("甲有一、二、三", False), ("甲有一、二、三、四、五", False)])
+def test_names_that_hold_the_list_mark_and_forms_that_end_with_the_list(answer, exact):
+    assert scored(answer, "甲", "有", [("甲", "有", "一、二"), ("甲", "有", "三、四")]).exact is exact
+
+
+def test_an_answer_of_several_lines_keeps_its_form():
+    assert scored("甲的步骤：1. 洗\n2. 切。", "甲", "步骤", [("甲", "步骤", "1. 洗\n2. 切")], "{h}的步骤：{ts}。").exact
+
+
+def test_a_name_of_two_types_counts_under_both(toy_graph):
+    graph = Graph([Triple("甲", "症", "乙", "病", "症状"), Triple("丙", "并", "乙", "病", "病")], Graph.open(toy_graph.path).ontology)
+    assert (graph.of_type("症状"), graph.of_type("病"), graph.of_type("症状", "病")) == (["乙"], ["丙", "乙", "甲"], ["乙", "丙", "甲"])
+
+
+def test_names_that_look_like_placeholders_stay_names():
+    assert fill("{h}的药有{ts}。", h="{ts}", ts="{h}、丙") == "{ts}的药有{h}、丙。"
+
+
+def test_records_that_are_not_of_this_graph_are_refused(toy_graph, tmp_path):
+    other = kg(KgConfig(input=str(write_graph_input(tmp_path / "o", [("癣", "用药", "戊药")])), out=str(tmp_path / "og")))
+    made = make(other, tmp_path)
+    with pytest.raises(DataError, match="teaches '癣', which is no head of the graph"):
+        prefer(PreferConfig(graph=str(toy_graph.path), records=str(made.path), out=str(tmp_path / "p")))
+    with pytest.raises(DataError, match="taught.json: is missing"):
+        read_taught(tmp_path, Graph.open(toy_graph.path))
+
+
+def test_a_small_sample_asks_every_relation_before_a_second_wording_of_one():
+    graph = Graph.open(assets.shipped("medical"))
+    taught = choose_heads(graph, 50, 0)
+    for split, heads in (("near", taught.heads), ("unknown", taught.unknown_eval)):
+        asked = heldout_questions(graph, heads, split, 10, 0)
+        assert sorted(q.relation for q in asked) == sorted(graph.ontology.relations)
+    assert len({q.relation for q in heldout_questions(graph, taught.unknown_eval, "unknown", 50, 0)}) == 10
 
 
 def test_longest_match_wins():

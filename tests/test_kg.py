@@ -85,3 +85,52 @@ def test_case_cells_stay_text(tmp_path, name):
 def test_shipped_graphs_are_free_of_contradictions(tmp_path, domain, counts):
     made = kg(KgConfig(input=f"shipped:{domain}", out=str(tmp_path / "g")))
     assert tuple(made.manifest["metrics"].values()) == counts and made.manifest["counts"]["dropped"] == {}
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"ask": None}, "relations.用药.ask needs at least one wording"), ({"ask": []}, "relations.用药.ask needs at least one wording"),
+    ({"say": ["{h}的药有{ts}。"]}, "relations.用药.say must be one text"), ({"say": "{h}的药有{t}。"}, "must hold {h} and {ts} once"),
+    ({"say_yes": None}, "has ask_confirm but lacks the key 'say_yes' to answer it"), ({"tail": []}, "needs at least one type"),
+    ({"say_inverse": None}, "has ask_inverse but lacks the key 'say_inverse' to answer it")])
+def test_a_relation_that_cannot_be_asked_or_answered_is_refused(tmp_path, change, message):
+    ontology = json.loads(json.dumps(ONTOLOGY))
+    ontology["relations"]["用药"] |= change
+    with pytest.raises(DataError, match=f"ontology.yaml: .*{message}"):
+        kg(KgConfig(input=str(write_graph_input(tmp_path / "in", ontology=ontology)), out=str(tmp_path / "g")))
+    assert not (tmp_path / "g").exists()
+
+
+@pytest.mark.parametrize(("heldout", "message"), [
+    ({"用要": {"near": ["{h}？"]}}, "unknown key '用要'"), ({"用药": {"close": ["{h}？"]}}, "unknown key 'close'"),
+    ({"用药": {"near": ["谁？"]}}, "must hold {h} once"), ({"用药": ["{h}？"]}, "must be a mapping of near and far")])
+def test_held_out_wordings_are_read_strictly(tmp_path, heldout, message):
+    with pytest.raises(DataError, match=f"heldout.yaml: .*{message}"):
+        kg(KgConfig(input=str(write_graph_input(tmp_path / "in", heldout=heldout)), out=str(tmp_path / "g")))
+
+
+def test_a_file_is_read_alone_whatever_lies_beside_it(tmp_path):
+    """What changes the output is part of the identity: an ontology beside a single file is no input, so it has no effect."""
+    folder = write_graph_input(tmp_path / "in")
+    made = kg(KgConfig(input=str(folder / "triples.jsonl"), out=str(tmp_path / "g")))
+    assert made.manifest["resolved"] == {"ontology": "drafted from the triples"} and not (made.path / "heldout.yaml").exists()
+    given = kg(KgConfig(input=str(folder / "triples.jsonl"), ontology=str(folder / "ontology.yaml"), out=str(tmp_path / "g2")))
+    assert "ontology" in given.manifest["identity"]["inputs"] and given.manifest["resolved"] == {}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030"])
+def test_json_lines_in_chinese_encodings(tmp_path, encoding):
+    (tmp_path / "t.jsonl").write_bytes('{"head":"感冒","relation":"用药","tail":"甲药"}\r\n'.encode(encoding))
+    assert triples(kg(KgConfig(input=str(tmp_path / "t.jsonl"), out=str(tmp_path / "g"))).path) == [("感冒", "用药", "甲药")]
+
+
+def test_a_draft_takes_relations_between_several_types(tmp_path):
+    rows = ("head,relation,tail,head_type,tail_type", "感冒,相关,甲药,病,药", "甲药,相关,感冒,药,病")
+    (tmp_path / "t.csv").write_text("\n".join(rows), "utf-8")
+    made = kg(KgConfig(input=str(tmp_path / "t.csv"), out=str(tmp_path / "g")))
+    assert triples(made.path) == [("感冒", "相关", "甲药"), ("甲药", "相关", "感冒")]
+
+
+def test_a_header_that_names_a_column_twice_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("head,relation,tail,tail\n甲,乙,丙,丁\n", "utf-8")
+    with pytest.raises(DataError, match="t.csv:1: the header names 'tail' twice"):
+        kg(KgConfig(input=str(tmp_path / "t.csv"), out=str(tmp_path / "g")))

@@ -7,9 +7,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from zhtune.config import read_yaml
 from zhtune.errors import DataError
-from zhtune.graph.ontology import Ontology, read_ontology
+from zhtune.graph.ontology import Ontology, read_heldout, read_ontology
 from zhtune.records import read_jsonl
 
 
@@ -46,6 +45,7 @@ class Graph:
         self.facts: dict[tuple[str, str], list[Triple]] = defaultdict(list)
         self.inverse: dict[tuple[str, str], list[Triple]] = defaultdict(list)
         self.types: dict[str, str] = {}
+        """Name -> its type; a name of several types has the one it bears as a head"""
         self._about: dict[str, set[str]] = defaultdict(set)
         for triple in triples:
             self.facts[triple.head, triple.relation].append(triple)
@@ -54,8 +54,8 @@ class Graph:
             self._about[triple.head].add(triple.tail)
         self.types |= {t.head: t.head_type for t in triples}
         self._by_type: dict[str, list[str]] = defaultdict(list)
-        for name in sorted(self.types):
-            self._by_type[self.types[name]].append(name)
+        for name, kind in sorted({(t.head, t.head_type) for t in triples} | {(t.tail, t.tail_type) for t in triples}):
+            self._by_type[kind].append(name)
 
     @classmethod
     def open(cls, folder: Path) -> Graph:
@@ -68,8 +68,8 @@ class Graph:
             raise DataError("is no graph: it needs triples.jsonl and ontology.yaml; make one with zhtune kg", folder)
         names = ("head", "relation", "tail", "head_type", "tail_type", "source")
         triples = [Triple(**{n: str(row.get(n, "")) for n in names}) for _, row in read_jsonl(folder / "triples.jsonl")]
-        heldout = read_yaml(folder / "heldout.yaml") if (folder / "heldout.yaml").exists() else {}
-        return cls(triples, read_ontology(folder / "ontology.yaml"), heldout)
+        ontology, file = read_ontology(folder / "ontology.yaml"), folder / "heldout.yaml"
+        return cls(triples, ontology, read_heldout(file, ontology) if file.exists() else {})
 
     @property
     def heads(self) -> list[str]:
@@ -85,5 +85,5 @@ class Graph:
         return self._about[head]
 
     def of_type(self, *types: str) -> list[str]:
-        """Names of the given types, sorted."""
-        return [name for kind in types for name in self._by_type.get(kind, [])]
+        """Names of the given types, sorted within each; a name of several types is there under each of them."""
+        return list(dict.fromkeys(name for kind in types for name in self._by_type.get(kind, [])))

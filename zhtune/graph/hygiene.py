@@ -23,9 +23,9 @@ def typed(raws: list[Raw], ontology: Ontology, path: Any) -> list[tuple[Triple, 
         relation = ontology.relations.get(raw.relation)
         if relation is None:
             raise DataError(f"relation {raw.relation!r} is not in the ontology", path, raw.line)
-        head_type, tail_type = raw.head_type or relation.head, raw.tail_type or relation.tails[0]
-        if head_type != relation.head:
-            raise DataError(f"the head of {raw.relation!r} is a {relation.head}, not a {head_type}", path, raw.line)
+        head_type, tail_type = raw.head_type or relation.heads[0], raw.tail_type or relation.tails[0]
+        if head_type not in relation.heads:
+            raise DataError(f"the head of {raw.relation!r} is a {' or '.join(relation.heads)}, not a {head_type}", path, raw.line)
         if tail_type not in relation.tails:
             raise DataError(f"the tail of {raw.relation!r} is a {' or '.join(relation.tails)}, not a {tail_type}", path, raw.line)
         pairs.append((Triple(raw.head, raw.relation, raw.tail, head_type, tail_type, raw.source), raw))

@@ -12,6 +12,7 @@ from zhtune.errors import DataError
 
 _PLACEHOLDERS = {"ask": {"h"}, "say": {"h", "ts"}, "ask_inverse": {"t"}, "say_inverse": {"t", "hs"},
                  "ask_confirm": {"h", "t"}, "say_yes": {"h", "ts"}, "say_no": {"h", "ts"}}
+_ASKED = {"ask_inverse": ("say_inverse",), "ask_confirm": ("say_yes", "say_no")}    # what a question needs to be answered
 _RELATION_KEYS = {"head", "tail", "cardinality", "labels", *_PLACEHOLDERS}
 _KEYS = {"domain", "title", "licence", "types", "relations", "contradictions", "refuse", "filler_before", "filler_after", "disclaimer"}
 
@@ -21,7 +22,8 @@ class Relation:
     """One relation and how people speak of it; {h} is the head, {t} a tail, {ts} and {hs} lists joined by 、."""
 
     name: str
-    head: str
+    heads: tuple[str, ...]
+    """Types a head may have"""
     tails: tuple[str, ...]
     """Types a tail may have"""
     one: bool
@@ -70,32 +72,58 @@ def read_ontology(path: Path) -> Ontology:
     relations = {name: _relation(name, value, types, path) for name, value in raw["relations"].items()}
     pairs = []
     for pair in raw.get("contradictions") or []:
-        if not isinstance(pair, list) or len(pair) != 2 or not set(pair) <= set(relations):
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(n, str) and n in relations for n in pair):
             raise DataError(f"contradictions: {pair!r} is no pair of declared relations", path)
         pairs.append((pair[0], pair[1]))
+    refuse = _strings(raw.get("refuse"), "refuse", path)
+    for text in refuse:
+        _placeholders(text, {"h"}, "refuse", path)
     return Ontology(
         domain=str(raw.get("domain", path.parent.name)), title=str(raw.get("title", "")), licence=str(raw.get("licence", "unknown")),
-        types=types, relations=relations, contradictions=tuple(pairs), refuse=_strings(raw.get("refuse"), "refuse", path),
+        types=types, relations=relations, contradictions=tuple(pairs), refuse=refuse,
         filler_before=_strings(raw.get("filler_before"), "filler_before", path),
         filler_after=_strings(raw.get("filler_after"), "filler_after", path), disclaimer=str(raw.get("disclaimer", "")), raw=raw)
 
 
-def draft_ontology(relations: dict[str, tuple[str, tuple[str, ...]]], domain: str) -> dict[str, Any]:
+def read_heldout(path: Path, ontology: Ontology) -> dict[str, dict[str, list[str]]]:
+    """Read heldout.yaml: relation -> {"near": wordings, "far": wordings}, each wording with {h} once.
+
+    Raises:
+        DataError: an undeclared relation, another split, a wording without its placeholder.
+    """
+    raw = read_yaml(path)
+    _keys(raw, set(ontology.relations), set(), "the held-out wordings", path)
+    for name, splits in raw.items():
+        if not isinstance(splits, dict):
+            raise DataError(f"{name} must be a mapping of near and far to lists of wordings", path)
+        _keys(splits, {"near", "far"}, set(), name, path)
+        for split, wordings in splits.items():
+            for text in _strings(wordings, f"{name}.{split}", path):
+                _placeholders(text, {"h"}, f"{name}.{split}", path)
+    return {name: {split: list(wordings or []) for split, wordings in splits.items()} for name, splits in raw.items()}
+
+
+def fill(form: str, **values: str) -> str:
+    """A wording with its placeholders filled in one pass: a name that looks like a placeholder stays the name it is."""
+    return re.sub("|".join(f"{{{name}}}" for name in values), lambda found: values[found[0][1:-1]], form)
+
+
+def draft_ontology(relations: dict[str, tuple[tuple[str, ...], tuple[str, ...]]], domain: str) -> dict[str, Any]:
     """A first ontology for a graph that has none, as YAML data: generic wordings made of the relation's name.
 
     Args:
-        relations: name -> (head type, tail types).
+        relations: name -> (head types, tail types).
         domain: a name for it.
     """
     forms = ["{h}的%s是什么？", "{h}有哪些%s？", "请问{h}的%s有哪些？", "想了解{h}的%s。", "{h}%s", "请列举{h}的%s。", "说说{h}的%s",
              "{h}的%s都包括什么？", "关于{h}，%s是哪些？", "我想知道{h}的%s"]
     drafted = {
-        name: {"head": head, "tail": list(tails), "labels": [name], "ask": [form % name for form in forms], "say": f"{{h}}的{name}是{{ts}}。",
-               "ask_inverse": [f"哪些{head}的{name}是{{t}}？"], "say_inverse": f"{name}是{{t}}的{head}有{{hs}}。",
+        name: {"head": list(heads), "tail": list(tails), "labels": [name], "ask": [form % name for form in forms], "say": f"{{h}}的{name}是{{ts}}。",
+               "ask_inverse": [f"哪些{'或'.join(heads)}的{name}是{{t}}？"], "say_inverse": f"{name}是{{t}}的{'或'.join(heads)}有{{hs}}。",
                "ask_confirm": [f"{{h}}的{name}是{{t}}吗？"], "say_yes": f"是的，{{h}}的{name}是{{ts}}。",
                "say_no": f"不是，{{h}}的{name}是{{ts}}。"}
-        for name, (head, tails) in relations.items()}
-    types = sorted({head for head, _ in relations.values()} | {t for _, tails in relations.values() for t in tails})
+        for name, (heads, tails) in relations.items()}
+    types = sorted({kind for heads, tails in relations.values() for kind in (*heads, *tails)})
     return {"domain": domain, "title": domain, "licence": "unknown", "types": types, "relations": drafted, "contradictions": [],
             "refuse": ["抱歉，我没有关于{h}的资料。"], "filler_before": ["请问，", "您好，", "想请教一下，"], "filler_after": ["谢谢。"]}
 
@@ -105,28 +133,42 @@ def _relation(name: str, raw: Any, types: tuple[str, ...], path: Path) -> Relati
     if not isinstance(raw, dict):
         raise DataError(f"{where} must be a mapping", path)
     _keys(raw, _RELATION_KEYS, {"head", "tail", "ask", "say"}, where, path)
-    tails = tuple(raw["tail"]) if isinstance(raw["tail"], list) else (raw["tail"],)
-    for kind in (raw["head"], *tails):
+    heads, tails = (_strings(raw[key] if isinstance(raw[key], list) else [raw[key]], f"{where}.{key}", path) for key in ("head", "tail"))
+    if not heads or not tails:
+        raise DataError(f"{where} needs at least one type of head and of tail", path)
+    for kind in (*heads, *tails):
         if kind not in types:
             raise DataError(f"{where}: type {kind!r} is not among the declared types", path)
     if raw.get("cardinality", "many") not in ("one", "many"):
         raise DataError(f"{where}.cardinality is one or many, not {raw['cardinality']!r}", path)
+    labels = _strings(raw.get("labels"), f"{where}.labels", path) or (name,)
+    return Relation(name, heads, tails, raw.get("cardinality") == "one", labels, **_wordings(raw, where, path))
+
+
+def _wordings(raw: dict[str, Any], where: str, path: Path) -> dict[str, Any]:
+    """The wordings of a relation: ask* are lists, say* one text each; a kind of question comes with its answers."""
     texts: dict[str, Any] = {}
     for key, wanted in _PLACEHOLDERS.items():
         value = raw.get(key)
-        if value is None:
-            continue
-        for text in value if isinstance(value, list) else [value]:
-            found = re.findall(r"\{(\w+)\}", str(text))
-            if set(found) != wanted or len(found) != len(wanted):
-                raise DataError(f"{where}.{key}: {text!r} must hold {_braced(wanted)} once", path)
-        texts[key] = _strings(value, f"{where}.{key}", path) if key.startswith("ask") else str(value)
-    labels = _strings(raw.get("labels"), f"{where}.labels", path) or (name,)
-    return Relation(name, raw["head"], tails, raw.get("cardinality") == "one", labels, **texts)
+        if key == "say" or (key.startswith("say") and value is not None):
+            if not isinstance(value, str):
+                raise DataError(f"{where}.{key} must be one text", path)
+            texts[key] = value
+        elif key.startswith("ask"):
+            texts[key] = _strings(value, f"{where}.{key}", path)
+        for text in [value] if isinstance(value, str) else value or []:
+            _placeholders(text, wanted, f"{where}.{key}", path)
+    if not texts["ask"]:
+        raise DataError(f"{where}.ask needs at least one wording", path)
+    for key, answers in _ASKED.items():
+        if texts[key] and (missing := [a for a in answers if a not in texts]):
+            raise DataError(f"{where} has {key} but lacks the key {missing[0]!r} to answer it", path)
+    return texts
 
 
-def _braced(names: set[str]) -> str:
-    return " and ".join(f"{{{name}}}" for name in sorted(names))
+def _placeholders(text: str, wanted: set[str], where: str, path: Path) -> None:
+    if sorted(re.findall(r"\{(\w+)\}", text)) != sorted(wanted):
+        raise DataError(f"{where}: {text!r} must hold {' and '.join(f'{{{name}}}' for name in sorted(wanted))} once", path)
 
 
 def _keys(raw: dict[str, Any], known: set[str], needed: set[str], where: str, path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from zhtune.corpus.read import decode
 from zhtune.errors import DataError
-from zhtune.records import read_jsonl
+from zhtune.records import parse_object
 from zhtune.text import normalise
 
 SUFFIXES = (".jsonl", ".csv", ".tsv")
@@ -63,8 +63,10 @@ def read_triples(path: Path) -> Iterator[Raw]:
 
 
 def _read_jsonl(path: Path) -> Iterator[Raw]:
-    for number, row in read_jsonl(path):
-        values = {}
+    for number, line in enumerate(_text(path).split("\n"), 1):   # at LF only: U+2028 may stand in a JSON string
+        if not line.strip():
+            continue
+        row, values = parse_object(line.encode("utf-8"), path, number), {}
         for name in _FIELDS:
             value = row.get(name, "")
             if not isinstance(value, str):
@@ -74,14 +76,8 @@ def _read_jsonl(path: Path) -> Iterator[Raw]:
 
 
 def _read_table(path: Path, delimiter: str) -> Iterator[Raw]:
-    try:
-        decoded = decode(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path) from error
-    if decoded is None:
-        raise DataError("is neither UTF-8 nor GB18030", path)
     # newline="" keeps line breaks inside quoted cells; RFC 4180: a quote is doubled, a backslash is an ordinary character
-    reader = csv.reader(io.StringIO(decoded[0], newline=""), delimiter=delimiter, doublequote=True, escapechar=None, strict=True)
+    reader = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter, doublequote=True, escapechar=None, strict=True)
     names: list[str] | None = None
     line = 1
     try:
@@ -92,6 +88,8 @@ def _read_table(path: Path, delimiter: str) -> Iterator[Raw]:
             if names is None:
                 names = _header(row)
                 if names is not None:
+                    if twice := sorted(n for n in set(names) - {""} if names.count(n) > 1):
+                        raise DataError(f"the header names {twice[0]!r} twice", path, start)
                     continue
                 names = list(_FIELDS[:3])
             if len(row) != len(names):
@@ -100,6 +98,16 @@ def _read_table(path: Path, delimiter: str) -> Iterator[Raw]:
             yield _checked(values, path, start)
     except csv.Error as error:
         raise DataError(f"is not valid CSV: {error}", path, line) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        decoded = decode(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path) from error
+    if decoded is None:
+        raise DataError("is neither UTF-8 nor GB18030", path)
+    return decoded[0]
 
 
 def _header(row: list[str]) -> list[str] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +15,10 @@ from zhtune.graph.graph import Graph
 from zhtune.models.engine import Engine, Sampling, open_engine
 from zhtune.records import write_json, write_jsonl
 from zhtune.references import MODEL_KINDS
+from zhtune.synthesis.instruct import read_taught
 from zhtune.synthesis.questions import Question, heldout_questions
 
-STAGE = Stage("evaluate", version=1, kind="report",
+STAGE = Stage("evaluate", version=2, kind="report",
               inputs={"model": MODEL_KINDS, "graph": ("graph",), "records": ("records",), "corpus": ("corpus", "file")})
 _SAMPLES = 10
 
@@ -87,7 +87,7 @@ def _questions(work: Work, config: EvaluateConfig) -> tuple[list[Question], Grap
         raise DataError("the graph has no held-out wordings (heldout.yaml): it cannot be asked", path)
     taught = {"heads": graph.heads, "unknown_eval": []}
     if config.records:
-        taught = json.loads((work.sources["records"].path / "taught.json").read_text("utf-8"))
+        taught = vars(read_taught(work.sources["records"].path, graph))
     questions = [q for split in ("near", "far") for q in heldout_questions(graph, taught["heads"], split, config.questions, config.seed)]
     if taught["unknown_eval"] and config.unknown:
         questions += heldout_questions(graph, taught["unknown_eval"], "unknown", config.unknown, config.seed)

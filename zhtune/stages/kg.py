@@ -14,12 +14,13 @@ from zhtune.config import StageConfig
 from zhtune.errors import DataError
 from zhtune.graph import hygiene
 from zhtune.graph.graph import Triple
-from zhtune.graph.ontology import Ontology, draft_ontology, read_ontology
+from zhtune.graph.ontology import Ontology, draft_ontology, read_heldout, read_ontology
 from zhtune.graph.read import Raw, read_triples, triple_file
 from zhtune.records import write_jsonl
 
-STAGE = Stage("kg", version=1, kind="graph", inputs={"input": ("file",), "ontology": ("file",)})
+STAGE = Stage("kg", version=2, kind="graph", inputs={"input": ("file",), "ontology": ("file",)})
 _SHOWN = 5
+_NO_TYPE = "实体"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class KgConfig(StageConfig):
     input: str
     """A file of triples, or a folder with triples.* and, if it has them, ontology.yaml and heldout.yaml"""
     ontology: str = ""
-    """ontology.yaml, if it lies elsewhere; a graph without one gets a draft"""
+    """ontology.yaml, if it does not lie in the input's folder; a graph without one gets a draft"""
     on_contradiction: Literal["error", "drop"] = "error"
     """error stops with file:line; drop takes out both sides, counted"""
 
@@ -50,7 +51,7 @@ def _write(work: Work, config: KgConfig) -> None:
     if not raws:
         raise DataError("holds no triple", file)
     work.counted_in = len(raws)
-    ontology, source = _ontology(work, raws, folder if folder.is_dir() else folder.parent)
+    ontology, source = _ontology(work, raws, folder)
     if work.licences == {"unknown"} and ontology.licence != "unknown":
         work.licences = {ontology.licence}
     pairs = hygiene.without_noise(hygiene.typed(raws, ontology, file), work.drop)
@@ -61,7 +62,8 @@ def _write(work: Work, config: KgConfig) -> None:
     _write_graph(work, triples)
     if source is not None:
         shutil.copyfile(source, work.path / "ontology.yaml")
-    if folder.is_dir() and (folder / "heldout.yaml").exists():
+    if (folder / "heldout.yaml").exists():
+        read_heldout(folder / "heldout.yaml", ontology)
         shutil.copyfile(folder / "heldout.yaml", work.path / "heldout.yaml")
 
 
@@ -70,12 +72,12 @@ def _ontology(work: Work, raws: list[Raw], folder: Path) -> tuple[Ontology, Path
     path = given.path if given else folder / "ontology.yaml"
     if path.exists():
         return read_ontology(path), path
-    relations: dict[str, tuple[str, tuple[str, ...]]] = {}
+    relations: dict[str, tuple[dict[str, None], dict[str, None]]] = {}      # dicts as ordered sets
     for raw in raws:
-        head, tails = relations.get(raw.relation, (raw.head_type or "实体", ()))
-        kind = raw.tail_type or "实体"
-        relations[raw.relation] = (head, tails if kind in tails else (*tails, kind))
-    text = yaml.safe_dump(draft_ontology(relations, "graph"), allow_unicode=True, sort_keys=False)
+        heads, tails = relations.setdefault(raw.relation, ({}, {}))
+        heads[raw.head_type or _NO_TYPE] = tails[raw.tail_type or _NO_TYPE] = None
+    drafted = {name: (tuple(heads), tuple(tails)) for name, (heads, tails) in relations.items()}
+    text = yaml.safe_dump(draft_ontology(drafted, "graph"), allow_unicode=True, sort_keys=False)
     (work.path / "ontology.yaml").write_text(text, "utf-8")
     work.resolved["ontology"] = "drafted from the triples"
     return read_ontology(work.path / "ontology.yaml"), None

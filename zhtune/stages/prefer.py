@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from zhtune.artifact import Artifact, Stage, Work, build
@@ -10,6 +9,7 @@ from zhtune.config import StageConfig
 from zhtune.errors import ConfigError, DataError
 from zhtune.graph.graph import Graph
 from zhtune.records import write_jsonl
+from zhtune.synthesis.instruct import read_taught
 from zhtune.synthesis.preferences import pairs
 
 STAGE = Stage("prefer", version=1, kind="preferences", inputs={"graph": ("graph",), "records": ("records",)})
@@ -44,7 +44,7 @@ def _write(work: Work, config: PreferConfig) -> None:
     graph = Graph.open(work.sources["graph"].path)
     heads = graph.heads
     if config.records:
-        heads = json.loads((work.sources["records"].path / "taught.json").read_text("utf-8"))["heads"]
+        heads = read_taught(work.sources["records"].path, graph).heads
     rows = pairs(graph, heads, config.pairs, config.seed)
     if not rows:
         raise DataError("no fact has another entity of its type and length that is false for its head", work.sources["graph"].path)

@@ -5,13 +5,16 @@ Every record carries its source: the task, the ids of the triples it states, the
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from zhtune.errors import DataError
 from zhtune.graph.graph import Graph, Triple
+from zhtune.graph.ontology import fill
 from zhtune.synthesis.reword import reword
 
 LIST_MARK = "、"
@@ -34,6 +37,23 @@ def choose_heads(graph: Graph, most: int, seed: int) -> Taught:
     chosen = set(order[:most or len(order)])
     rest = sorted((h for h in heads if h not in chosen and not _is_tail_of(graph, h, chosen)), key=lambda h: _rank(h, seed))
     return Taught([h for h in heads if h in chosen], rest[::2], rest[1::2])
+
+
+def read_taught(folder: Path, graph: Graph) -> Taught:
+    """taught.json of kg-instruct's records.
+
+    Raises:
+        DataError: there is none, or its heads are not of this graph.
+    """
+    path = folder / "taught.json"
+    try:
+        taught = Taught(**json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError("is missing or not what kg-instruct writes; give --records of kg-instruct", path) from error
+    known = set(graph.heads)
+    if strange := [head for head in taught.heads if head not in known]:
+        raise DataError(f"teaches {strange[0]!r}, which is no head of the graph; give the graph that the records were made from", path)
+    return taught
 
 
 def records(graph: Graph, taught: Taught, per_fact: int, shares: dict[str, float], seed: int) -> list[dict[str, Any]]:
@@ -76,8 +96,7 @@ def record(task: str, question: str, answer: str, triples: list[Triple], seed: i
 
 def answer(graph: Graph, head: str, relation: str) -> str:
     """The answer form of a fact, filled."""
-    form = graph.ontology.relations[relation].say
-    return form.replace("{h}", head).replace("{ts}", LIST_MARK.join(graph.tails(head, relation)))
+    return fill(graph.ontology.relations[relation].say, h=head, ts=LIST_MARK.join(graph.tails(head, relation)))
 
 
 def _one_hop(graph: Graph, taught: Taught, per_fact: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -101,8 +120,8 @@ def _inverse(graph: Graph, taught: Taught, wanted: int, seed: int) -> list[dict[
     for index in rounds(len(keys), wanted, generator):
         tail, name = keys[index]
         relation = graph.ontology.relations[name]
-        said = relation.say_inverse.replace("{t}", tail).replace("{hs}", LIST_MARK.join(t.head for t in known[tail, name]))
-        rows.append(record("inverse", generator.choice(relation.ask_inverse).replace("{t}", tail), said, known[tail, name], seed))
+        said = fill(relation.say_inverse, t=tail, hs=LIST_MARK.join(t.head for t in known[tail, name]))
+        rows.append(record("inverse", fill(generator.choice(relation.ask_inverse), t=tail), said, known[tail, name], seed))
     return rows
 
 
@@ -113,11 +132,11 @@ def _yes_no(graph: Graph, taught: Taught, wanted: int, seed: int) -> list[dict[s
     for number, index in enumerate(rounds(len(keys), wanted, generator)):
         head, name = keys[index]
         relation, truth = graph.ontology.relations[name], graph.tails(head, name)
-        others = [n for n in graph.of_type(graph.types[truth[0]]) if n not in graph.about(head) and n != head]
+        others = [n for n in graph.of_type(graph.facts[head, name][0].tail_type) if n not in graph.about(head) and n != head]
         true = number % 2 == 0 or not others                # true and corrupted statements in equal number
         stated = generator.choice(truth if true else others)
-        question = generator.choice(relation.ask_confirm).replace("{h}", head).replace("{t}", stated)
-        form = (relation.say_yes if true else relation.say_no).replace("{h}", head).replace("{ts}", LIST_MARK.join(truth))
+        question = fill(generator.choice(relation.ask_confirm), h=head, t=stated)
+        form = fill(relation.say_yes if true else relation.say_no, h=head, ts=LIST_MARK.join(truth))
         rows.append(record("yes_no", question, form, graph.facts[head, name], seed, true=true, stated=stated))
     return rows
 
@@ -132,7 +151,7 @@ def _unanswerable(graph: Graph, taught: Taught, wanted: int, seed: int) -> list[
         head, name = keys[index]
         relation = graph.ontology.relations[name]
         question = reword(generator.choice(relation.ask), head, relation, graph.ontology, generator)
-        rows.append(record("unanswerable", question, generator.choice(graph.ontology.refuse).replace("{h}", head), [], seed))
+        rows.append(record("unanswerable", question, fill(generator.choice(graph.ontology.refuse), h=head), [], seed))
     return rows
 
 

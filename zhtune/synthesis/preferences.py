@@ -10,6 +10,7 @@ from collections import Counter
 from typing import Any
 
 from zhtune.graph.graph import Graph
+from zhtune.graph.ontology import fill
 from zhtune.synthesis.instruct import LIST_MARK, answer, rounds
 from zhtune.synthesis.reword import reword
 
@@ -28,7 +29,7 @@ def pairs(graph: Graph, heads: list[str], wanted: int, seed: int) -> list[dict[s
             continue
         chosen = answer(graph, head, name)
         truth = graph.tails(head, name)
-        rejected = relation.say.replace("{h}", head).replace("{ts}", LIST_MARK.join(swap[1] if t == swap[0] else t for t in truth))
+        rejected = fill(relation.say, h=head, ts=LIST_MARK.join(swap[1] if t == swap[0] else t for t in truth))
         question = reword(generator.choice(relation.ask), head, relation, graph.ontology, generator)
         rows.append({"prompt": [{"role": "user", "content": question}], "chosen": [{"role": "assistant", "content": chosen}],
                      "rejected": [{"role": "assistant", "content": rejected}],
@@ -43,11 +44,11 @@ def false_swap(graph: Graph, head: str, name: str, generator: random.Random) -> 
     The false tail is no tail of the head under any relation, is not part of a true one and has none as its part.
     Tails that are frequent under the relation come first: they are the tempting mistakes.
     """
-    truth = graph.tails(head, name)
-    old = generator.choice(truth)
+    fact = generator.choice(graph.facts[head, name])
+    old = fact.tail
     about = graph.about(head) | {head}
     counts = Counter(t.tail for t in graph.triples if t.relation == name)
-    fit = [n for n in graph.of_type(graph.types[old])
+    fit = [n for n in graph.of_type(fact.tail_type)
            if n not in about and abs(len(n) - len(old)) <= 1 and not any(n in t or t in n for t in about)]
     if not fit:
         return None

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from zhtune.graph.graph import Graph
+from zhtune.graph.ontology import fill
 from zhtune.synthesis.instruct import LIST_MARK
 
 
@@ -38,7 +39,8 @@ class Verdict:
 
 
 def heldout_questions(graph: Graph, heads: list[str], split: str, most: int, seed: int) -> list[Question]:
-    """Every fact of the heads crossed with the held-out wordings of a split, or a seeded sample balanced over wordings.
+    """Every fact of the heads crossed with the held-out wordings of a split, or a seeded sample balanced over relations
+    and wordings.
 
     Args:
         graph: with held-out wordings.
@@ -48,16 +50,16 @@ def heldout_questions(graph: Graph, heads: list[str], split: str, most: int, see
         seed: of the sample.
     """
     kinds = ("near", "far") if split == "unknown" else (split,)
-    by_wording: list[list[Question]] = []
+    by_wording: list[tuple[int, list[Question]]] = []
     for name, splits in graph.heldout.items():
         for number, wording in enumerate(w for kind in kinds for w in splits.get(kind, [])):
             facts = [h for h in heads if (h, name) in graph.facts]
-            rows = [Question(f"{split}:{name}:{number}:{h}", wording.replace("{h}", h), h, name,
+            rows = [Question(f"{split}:{name}:{number}:{h}", fill(wording, h=h), h, name,
                              () if split == "unknown" else tuple(graph.tails(h, name)), split, wording) for h in facts]
             random.Random(f"{seed}:{split}:{name}:{number}").shuffle(rows)
-            by_wording.append(rows)
-    longest = max(map(len, by_wording), default=0)
-    taken = [rows[i] for i in range(longest) for rows in by_wording if i < len(rows)]
+            by_wording.append((number, rows))
+    turns = [rows for _, rows in sorted(by_wording, key=lambda item: item[0])]      # all relations before the next wording of one
+    taken = [rows[i] for i in range(max(map(len, turns), default=0)) for rows in turns if i < len(rows)]
     return taken[:most or len(taken)]
 
 
@@ -69,15 +71,25 @@ def score(answer: str, question: Question, graph: Graph) -> Verdict:
     """
     relation = graph.ontology.relations[question.relation]
     refused = any(_form(text).search(answer) for text in graph.ontology.refuse)
-    match = _form(relation.say).search(answer)
+    match = _form(relation.say).search(answer.strip())
     if match:
-        found = tuple(match["ts"].split(LIST_MARK))
+        found = _items(match["ts"], question.expected)
         named = match["h"] == question.head
     else:
-        found = mentioned(answer.replace(question.head, " "), graph.of_type(*relation.tails))
-        named = question.head in answer
+        tails = set(graph.of_type(*relation.tails))
+        linked = mentioned(answer, [*graph.of_type(*relation.heads), *tails, question.head])
+        found = tuple(name for name in linked if name in tails and name != question.head)
+        named = question.head in linked
     exact = bool(question.expected) and named and not refused and len(found) == len(set(found)) and set(found) == set(question.expected)
     return Verdict(exact, refused, found)
+
+
+def _items(text: str, expected: tuple[str, ...]) -> tuple[str, ...]:
+    """The items of a list slot; an expected name that itself holds the list mark counts as one item."""
+    items = text.split(LIST_MARK)
+    if any(LIST_MARK in name for name in expected) and sorted(items) == sorted(LIST_MARK.join(expected).split(LIST_MARK)):
+        return expected
+    return tuple(items)
 
 
 def mentioned(text: str, names: list[str]) -> tuple[str, ...]:
@@ -105,4 +117,5 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 
 def _form(text: str) -> re.Pattern[str]:
     """An answer form as a pattern with the groups h and ts."""
-    return re.compile(re.escape(text).replace(r"\{h\}", "(?P<h>.+?)").replace(r"\{ts\}", "(?P<ts>.+?)"))
+    pattern = re.escape(text).replace(r"\{h\}", "(?P<h>.+?)").replace(r"\{ts\}", "(?P<ts>.+?)")
+    return re.compile(pattern + (r"\Z" if text.endswith("}") else ""), re.DOTALL)    # a slot at the end runs to the end

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 
-from zhtune.graph.ontology import Ontology, Relation
+from zhtune.graph.ontology import Ontology, Relation, fill
 
 _LABEL_SHARE, _FILLER_SHARE, _DROP_SHARE, _DROP_MOST = 0.25, 0.5, 0.4, 0.2
 _LABEL_FORMS = ("{h} {l}", "{h}{l}", "{h}的{l}", "{l} {h}", "{h}，{l}", "{h}的{l}？", "{l}：{h}", "{h} {l}？")
@@ -21,10 +21,10 @@ def reword(wording: str, head: str, relation: Relation, ontology: Ontology, gene
     """
     if generator.random() < _LABEL_SHARE:
         label = generator.choice(relation.labels)
-        return generator.choice(_LABEL_FORMS).replace("{h}", head).replace("{l}", label)
+        return fill(generator.choice(_LABEL_FORMS), h=head, l=label)
     if generator.random() < _DROP_SHARE:
         wording = _thin(wording, generator.uniform(0, _DROP_MOST), generator)
-    question = wording.replace("{h}", head)
+    question = fill(wording, h=head)
     if generator.random() < _FILLER_SHARE:
         before, after = (generator.choice(texts) if texts and generator.random() < 0.6 else ""
                          for texts in (ontology.filler_before, ontology.filler_after))
