@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +71,18 @@ class Graph:
         ontology, file = read_ontology(folder / "ontology.yaml"), folder / "heldout.yaml"
         return cls(triples, ontology, read_heldout(file, ontology) if file.exists() else {})
 
+    def asks(self, head: str, relation: str) -> bool:
+        """Whether the relation can be asked of the head: a fact of it is there, or the graph knows no such name at all."""
+        return (head, relation) in self.facts or head not in self.types
+
+    def heldout_wordings(self, relation: str) -> set[str]:
+        """The wordings of a relation that only measure."""
+        return {wording for wordings in self.heldout.get(relation, {}).values() for wording in wordings}
+
+    def tail_counts(self, relation: str) -> Counter[str]:
+        """How often each name is a tail of the relation."""
+        return Counter({tail: len(triples) for (tail, name), triples in self.inverse.items() if name == relation})
+
     @property
     def heads(self) -> list[str]:
         """Every name that is the head of a triple, in file order."""
@@ -82,7 +94,16 @@ class Graph:
 
     def about(self, head: str) -> set[str]:
         """Every tail of a head, under any relation."""
-        return self._about[head]
+        return self._about.get(head, set())
+
+    def false_names(self, head: str, kind: str, avoid: set[str]) -> list[str]:
+        """Names of a type that are no tail of the head under any relation, nor part of one, nor hold one; sorted.
+
+        Args:
+            avoid: names to leave out, such as heads that must stay unknown.
+        """
+        about = self.about(head) | {head}
+        return [n for n in self.of_type(kind) if n not in avoid and not any(n in known or known in n for known in about)]
 
     def of_type(self, *types: str) -> list[str]:
         """Names of the given types, sorted within each; a name of several types is there under each of them."""

@@ -9,10 +9,11 @@ from zhtune.artifact import Artifact, Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.errors import ConfigError, DataError
 from zhtune.graph.graph import Graph
+from zhtune.log import logger
 from zhtune.records import write_json, write_jsonl
 from zhtune.synthesis.instruct import Taught, choose_heads, records
 
-STAGE = Stage("kg-instruct", version=1, kind="records", inputs={"graph": ("graph",)})
+STAGE = Stage("kg-instruct", version=2, kind="records", inputs={"graph": ("graph",)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,8 @@ def kg_instruct(config: KgInstructConfig) -> Artifact:
 
 def _write(work: Work, config: KgInstructConfig) -> None:
     graph = Graph.open(work.sources["graph"].path)
+    if config.heads > len(graph.heads):
+        logger.info("kg-instruct: %d heads were asked for, the graph has %d: all are taught", config.heads, len(graph.heads))
     taught = choose_heads(graph, config.heads, config.seed)
     shares = {"inverse": config.inverse, "yes_no": config.yes_no, "unanswerable": config.unanswerable}
     rows = records(graph, taught, config.records_per_fact, shares, config.seed)

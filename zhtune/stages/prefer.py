@@ -12,7 +12,7 @@ from zhtune.records import write_jsonl
 from zhtune.synthesis.instruct import read_taught
 from zhtune.synthesis.preferences import pairs
 
-STAGE = Stage("prefer", version=1, kind="preferences", inputs={"graph": ("graph",), "records": ("records",)})
+STAGE = Stage("prefer", version=2, kind="preferences", inputs={"graph": ("graph",), "records": ("records",)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +42,11 @@ def prefer(config: PreferConfig) -> Artifact:
 
 def _write(work: Work, config: PreferConfig) -> None:
     graph = Graph.open(work.sources["graph"].path)
-    heads = graph.heads
+    heads, avoid = graph.heads, set()
     if config.records:
-        heads = read_taught(work.sources["records"].path, graph).heads
-    rows = pairs(graph, heads, config.pairs, config.seed)
+        taught = read_taught(work.sources["records"].path, graph)
+        heads, avoid = taught.heads, {*taught.unknown_train, *taught.unknown_eval}
+    rows = pairs(graph, heads, config.pairs, avoid, config.seed)
     if not rows:
         raise DataError("no fact has another entity of its type and length that is false for its head", work.sources["graph"].path)
     work.counted_in, work.kept = config.pairs, write_jsonl(work.path / "preferences.jsonl", rows)

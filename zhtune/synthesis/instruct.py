@@ -9,16 +9,19 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 from zhtune.errors import DataError
 from zhtune.graph.graph import Graph, Triple
-from zhtune.graph.ontology import fill
+from zhtune.graph.ontology import Relation, fill
 from zhtune.synthesis.reword import reword
 
 LIST_MARK = "、"
 _INVERSE_MOST = 3                                           # an inverse answer with more heads than this is no fact but a list
+_DRAWS = 16                                                 # rewordings tried before the plain wording is taken
+_COMPOSED = 60
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,15 @@ class Taught:
 
 
 def choose_heads(graph: Graph, most: int, seed: int) -> Taught:
-    """Split the heads: those taught (all for 0; else a seeded choice), the rest in halves. No name is in two parts."""
+    """Split the heads: those taught (all for 0; else a seeded choice), the rest in halves. No name is in two parts.
+
+    Where none is left, names that no graph entity has are composed from the halves of two heads, to be refused.
+    """
     heads = graph.heads
     order = sorted(heads, key=lambda h: (-sum((h, r) in graph.facts for r in graph.ontology.relations), _rank(h, seed)))
     chosen = set(order[:most or len(order)])
-    rest = sorted((h for h in heads if h not in chosen and not _is_tail_of(graph, h, chosen)), key=lambda h: _rank(h, seed))
+    rest = [h for h in heads if h not in chosen and not _is_tail_of(graph, h, chosen)] or _composed(graph, order)
+    rest = sorted(rest, key=lambda h: _rank(h, seed))
     return Taught([h for h in heads if h in chosen], rest[::2], rest[1::2])
 
 
@@ -70,11 +77,12 @@ def records(graph: Graph, taught: Taught, per_fact: int, shares: dict[str, float
         DataError: a training wording is one of the held-out wordings.
     """
     refuse_leaks(graph)
-    rows = list(_one_hop(graph, taught, per_fact, seed))
     makers = {"inverse": _inverse, "yes_no": _yes_no, "unanswerable": _unanswerable}
+    rows = list(_one_hop(graph, taught, per_fact, seed))
     facts = len(rows)
     for task, share in shares.items():
-        rows += makers[task](graph, taught, round(share * facts), seed)
+        wanted = round(share * facts)
+        rows += islice(makers[task](graph, taught, wanted, seed), wanted)
     random.Random(f"{seed}:order").shuffle(rows)
     return rows
 
@@ -105,54 +113,61 @@ def _one_hop(graph: Graph, taught: Taught, per_fact: int, seed: int) -> Iterator
         if head not in heads:
             continue
         relation = graph.ontology.relations[name]
-        generator = random.Random(f"{seed}:one_hop:{head}:{name}")
-        wordings = rounds(len(relation.ask), per_fact, generator)
-        for index in wordings:
-            question = reword(relation.ask[index], head, relation, graph.ontology, generator)
-            yield record("one_hop", question, answer(graph, head, name), triples, seed, wording=index)
+        key, seen = f"{seed}:one_hop:{head}:{name}", set()
+        for number, index in enumerate(rounds(len(relation.ask), per_fact, random.Random(key))):
+            asked, form = question(graph, head, relation, index, f"{key}:{number}", seen)
+            seen.add(asked)
+            yield record("one_hop", asked, answer(graph, head, name), triples, seed, wording=index, form=form)
 
 
-def _inverse(graph: Graph, taught: Taught, wanted: int, seed: int) -> list[dict[str, Any]]:
-    heads, generator = set(taught.heads), random.Random(f"{seed}:inverse")
+def question(graph: Graph, head: str, relation: Relation, index: int, key: str, seen: set[str]) -> tuple[str, str]:
+    """A reworded question, drawn again while it repeats one of `seen` or has become a held-out wording."""
+    generator, held = random.Random(key), graph.heldout_wordings(relation.name)
+    for _ in range(_DRAWS):
+        text, form = reword(relation.ask[index], head, relation, graph.ontology, generator)
+        if text not in seen and text.replace(head, "{h}") not in held:
+            return text, form
+    return fill(relation.ask[index], h=head), "wording"     # a training wording is no held-out one: refuse_leaks
+
+
+def _inverse(graph: Graph, taught: Taught, wanted: int, seed: int) -> Iterator[dict[str, Any]]:
+    heads = set(taught.heads)
     known = {key: [t for t in triples if t.head in heads] for key, triples in graph.inverse.items()}
     keys = [k for k, triples in known.items() if 1 <= len(triples) <= _INVERSE_MOST and graph.ontology.relations[k[1]].ask_inverse]
-    rows = []
-    for index in rounds(len(keys), wanted, generator):
-        tail, name = keys[index]
+    for (tail, name), generator in ranked(keys, wanted, f"{seed}:inverse"):
         relation = graph.ontology.relations[name]
         said = fill(relation.say_inverse, t=tail, hs=LIST_MARK.join(t.head for t in known[tail, name]))
-        rows.append(record("inverse", fill(generator.choice(relation.ask_inverse), t=tail), said, known[tail, name], seed))
-    return rows
+        yield record("inverse", fill(generator.choice(relation.ask_inverse), t=tail), said, known[tail, name], seed)
 
 
-def _yes_no(graph: Graph, taught: Taught, wanted: int, seed: int) -> list[dict[str, Any]]:
-    heads, generator = set(taught.heads), random.Random(f"{seed}:yes_no")
+def _yes_no(graph: Graph, taught: Taught, wanted: int, seed: int) -> Iterator[dict[str, Any]]:
+    """A true and a corrupted statement of one fact after the other."""
+    heads, unknown = set(taught.heads), {*taught.unknown_train, *taught.unknown_eval}
     keys = [k for k in graph.facts if k[0] in heads and graph.ontology.relations[k[1]].ask_confirm]
-    rows = []
-    for number, index in enumerate(rounds(len(keys), wanted, generator)):
-        head, name = keys[index]
-        relation, truth = graph.ontology.relations[name], graph.tails(head, name)
-        others = [n for n in graph.of_type(graph.facts[head, name][0].tail_type) if n not in graph.about(head) and n != head]
-        true = number % 2 == 0 or not others                # true and corrupted statements in equal number
-        stated = generator.choice(truth if true else others)
-        question = fill(generator.choice(relation.ask_confirm), h=head, t=stated)
-        form = fill(relation.say_yes if true else relation.say_no, h=head, ts=LIST_MARK.join(truth))
-        rows.append(record("yes_no", question, form, graph.facts[head, name], seed, true=true, stated=stated))
-    return rows
+    for (head, name), generator in ranked(keys, wanted, f"{seed}:yes_no"):
+        relation, truth, fact = graph.ontology.relations[name], graph.tails(head, name), graph.facts[head, name]
+        false = graph.false_names(head, fact[0].tail_type, unknown)
+        if not false:                                       # else "yes" would be the likelier answer
+            continue
+        for true, stated, form in ((True, generator.choice(truth), relation.say_yes), (False, generator.choice(false), relation.say_no)):
+            asked = fill(generator.choice(relation.ask_confirm), h=head, t=stated)
+            yield record("yes_no", asked, fill(form, h=head, ts=LIST_MARK.join(truth)), fact, seed, true=true, stated=stated)
 
 
-def _unanswerable(graph: Graph, taught: Taught, wanted: int, seed: int) -> list[dict[str, Any]]:
-    if not graph.ontology.refuse or not taught.unknown_train:
-        return []
-    generator = random.Random(f"{seed}:unanswerable")
-    keys = [(h, r) for h in taught.unknown_train for r in graph.ontology.relations if (h, r) in graph.facts]
-    rows = []
-    for index in rounds(len(keys), wanted, generator):
-        head, name = keys[index]
+def _unanswerable(graph: Graph, taught: Taught, wanted: int, seed: int) -> Iterator[dict[str, Any]]:
+    keys = [(h, r) for h in taught.unknown_train for r in graph.ontology.relations if graph.asks(h, r)]
+    for (head, name), generator in ranked(keys if graph.ontology.refuse else [], wanted, f"{seed}:unanswerable"):
         relation = graph.ontology.relations[name]
-        question = reword(generator.choice(relation.ask), head, relation, graph.ontology, generator)
-        rows.append(record("unanswerable", question, fill(generator.choice(graph.ontology.refuse), h=head), [], seed))
-    return rows
+        asked, _ = question(graph, head, relation, generator.randrange(len(relation.ask)), str(generator.random()), set())
+        yield record("unanswerable", asked, fill(generator.choice(graph.ontology.refuse), h=head), [], seed)
+
+
+def ranked(keys: list[tuple[str, str]], most: int, seed: str) -> Iterator[tuple[tuple[str, str], random.Random]]:
+    """`most` keys by the hash of each, all once before any comes again, each time with a generator of its own."""
+    order = sorted(keys, key=lambda key: (random.Random(f"{seed}:{key[0]}:{key[1]}").random(), key))
+    for index in range(most if order else 0):
+        head, name = order[index % len(order)]
+        yield (head, name), random.Random(f"{seed}:{head}:{name}:{index // len(order)}")
 
 
 def rounds(size: int, wanted: int, generator: random.Random) -> list[int]:
@@ -165,6 +180,16 @@ def rounds(size: int, wanted: int, generator: random.Random) -> list[int]:
 
 def _rank(name: str, seed: int) -> float:
     return random.Random(f"{seed}:head:{name}").random()
+
+
+def _composed(graph: Graph, heads: list[str]) -> list[str]:
+    """Names of nothing: the first half of one head and the second of another of its type; none is part of a real name."""
+    made: dict[str, None] = {}
+    for left, right in pairwise(heads):
+        name = left[:(len(left) + 1) // 2] + right[len(right) // 2:]
+        if graph.types[left] == graph.types[right] and not any(name in known or known in name for known in graph.types):
+            made[name] = None
+    return list(made)[:_COMPOSED]
 
 
 def _is_tail_of(graph: Graph, name: str, heads: set[str]) -> bool:

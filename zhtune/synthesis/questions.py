@@ -53,7 +53,7 @@ def heldout_questions(graph: Graph, heads: list[str], split: str, most: int, see
     by_wording: list[tuple[int, list[Question]]] = []
     for name, splits in graph.heldout.items():
         for number, wording in enumerate(w for kind in kinds for w in splits.get(kind, [])):
-            facts = [h for h in heads if (h, name) in graph.facts]
+            facts = [h for h in heads if graph.asks(h, name)]
             rows = [Question(f"{split}:{name}:{number}:{h}", fill(wording, h=h), h, name,
                              () if split == "unknown" else tuple(graph.tails(h, name)), split, wording) for h in facts]
             random.Random(f"{seed}:{split}:{name}:{number}").shuffle(rows)
