@@ -73,6 +73,7 @@ def fit(trainer: Any, folder: Path) -> dict[str, Any]:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Checkpoints())
     trainer.add_callback(_Progress(steps))
+    trainer.add_callback(_Heap())
     last = last_whole_checkpoint(folder)
     if last is not None:
         logger.info("going on from step %s of %s", last.name.rpartition("-")[2], steps)
@@ -137,6 +138,14 @@ class _Checkpoints(TrainerCallback):
         write_json(folder / _WHOLE, {p.name: [p.stat().st_size, hash_file(p)] for p in sorted(folder.iterdir()) if p.is_file()})
 
 
+class _Heap(TrainerCallback):
+    """Gives the kept heap back every tenth step: kept for ever it fragments (7.7 GB after 630 steps)."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step % 10 == 0 and (libc := _glibc()) is not None:
+            libc.malloc_trim(0)
+
+
 class _Progress(TrainerCallback):
     """One log line for every tenth of the run; stops on a loss that is no number."""
 
@@ -175,8 +184,13 @@ def keep_heap() -> None:
 
     Only blocks above 1 GiB are still mapped one by one; with none mapped at all the heap fragments (11.5 against 3.1 GB).
     """
-    if platform.libc_ver()[0] != "glibc":
+    libc = _glibc()
+    if libc is None:
         return
-    libc = ctypes.CDLL(None)
     for option, value in ((-3, 1 << 30), (-1, 2**31 - 1), (-2, 64 << 20)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
         libc.mallopt(option, value)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, where it is glibc: others have neither mallopt nor malloc_trim."""
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
