@@ -47,9 +47,8 @@ def terminal(figures: dict[str, Any]) -> str:
         lines += ["", f"{'evaluation':<20}{'split':<9}{'exact':>8}{'95 % interval':>18}{'n':>7}{'majority':>10}{'refusals':>10}"]
         lines += [f"{label:<20}{split:<9}{exact:>8.3f}{f'{low:.3f}–{high:.3f}':>18}{n:>7}{_percent(most):>10}{_percent(refused):>10}"
                   for label, split, exact, low, high, n, most, refused in rows]
-    bits = {label: e["bits_per_character"] for label, e in figures["evaluations"].items() if e.get("bits_per_character")}
-    if bits:
-        lines += ["", "bits per character of held-out text: " + ", ".join(f"{label} {value:.3f}" for label, value in bits.items())]
+    if bits := _bits(figures):
+        lines += ["", "bits per character of held-out text: " + ", ".join(f"{label} {value:.3f}" for label, value in bits)]
     lines += ["", f"{figures['stage_seconds']:.0f} s in all stages, peak memory {figures['peak_rss_mib']:,} MiB"]
     return "\n".join(lines)
 
@@ -117,7 +116,7 @@ def _training(sheet: Page, made: dict[str, Artifact]) -> None:
 
 def _facts(sheet: Page, figures: dict[str, Any]) -> None:
     rows = [row for label, e in figures["evaluations"].items() for row in _fact_rows(label, e)]
-    bits = [(label, e["bits_per_character"]) for label, e in figures["evaluations"].items() if e.get("bits_per_character")]
+    bits = _bits(figures)
     if bits:
         sheet.section("留出文本每字比特数", "Bits per character of held-out text")
         sheet.plot(bar_plot([label for label, _ in bits], {"bits per character": [b for _, b in bits]}, "bits per character"))
@@ -154,9 +153,9 @@ def _quantized(sheet: Page, made: dict[str, Artifact]) -> None:
                 [[label, a.manifest["metrics"].get("type"), a.manifest["metrics"]["megabytes"], a.manifest["metrics"]["bits_per_weight"]]
                  for label, a in rows])
     for label, a in rows:
-        types = orjson.loads((a.path / "report.json").read_bytes()).get("types")
+        types = orjson.loads((a.path / "report.json").read_bytes()).get("tensors")
         if types:
-            sheet.details(label, table(list(types[0]), [list(t.values()) for t in types]))
+            sheet.table(list(types[0]), [list(t.values()) for t in types], label)
 
 
 def _answers(sheet: Page, made: dict[str, Artifact]) -> None:
@@ -173,6 +172,12 @@ def _answers(sheet: Page, made: dict[str, Artifact]) -> None:
         expected = "、".join(first[name]["expected"]) or "（未教过 not taught）"
         sheet.table([("问题", "question"), first[name]["text"]],
                     [["应答 expected", expected], *[[label, rows[name]["answer"][:200]] for label, rows in answers.items()]])
+
+
+def _bits(figures: dict[str, Any]) -> list[tuple[str, float]]:
+    """(what, bits per character) of every stage that measured it, in the order of the recipe."""
+    names = {"bits_per_character": "", "bits_per_character_before": " before", "bits_per_character_after": " after"}
+    return [(s["label"] + suffix, s["metrics"][key]) for s in figures["stages"] for key, suffix in names.items() if key in s["metrics"]]
 
 
 def _fact_rows(label: str, evaluation: dict[str, Any]) -> list[tuple[Any, ...]]:
