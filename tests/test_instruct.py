@@ -162,10 +162,10 @@ def test_rewording_has_the_measured_shares():
     graph = Graph.open(assets.shipped("medical"))
     relation = graph.ontology.relations["症状"]
     made = [reword("{h}有哪些症状？", "甲", relation, graph.ontology, random.Random(str(i))) for i in range(2000)]
-    assert abs(sum(form == "keywords" for _, form in made) / 2000 - 0.4) < 0.03
+    assert abs(sum(form == "keywords" for _, form in made) / 2000 - 0.25) < 0.03
     plain = [text for text, form in made if form == "wording"]
     filled = [t for t in plain if t.startswith(graph.ontology.filler_before) or t.endswith(graph.ontology.filler_after)]
-    assert abs(len(filled) / len(plain) - 0.8) < 0.03
+    assert abs(len(filled) / len(plain) - 0.5) < 0.03
 
 
 def test_a_rewording_that_becomes_a_held_out_wording_is_drawn_again(toy_graph):

@@ -13,7 +13,7 @@ from zhtune.log import logger
 from zhtune.records import write_json, write_jsonl
 from zhtune.synthesis.instruct import Taught, choose_heads, records
 
-STAGE = Stage("kg-instruct", version=2, kind="records", inputs={"graph": ("graph",)})
+STAGE = Stage("kg-instruct", version=3, kind="records", inputs={"graph": ("graph",)})
 
 
 @dataclass(frozen=True, kw_only=True)
