@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import pytest
 from filelock import FileLock
 
-from zhtune.artifact import Artifact, Stage, build, status
+from zhtune.artifact import Artifact
+from zhtune.building import Stage, build, status
 from zhtune.config import StageConfig
 from zhtune.errors import ArtifactError, ConfigError
 

@@ -1,7 +1,7 @@
 """zhtune builds vertical-domain Chinese chat models: stages over artifacts.
 
-Floors, each importing only those below it (tests/test_layers.py): 0 errors config artifact references assets records
-text log page; 1 corpus vocabulary graph synthesis templates tokenizers (no torch); 2 models; 3 train evaluation export
+Floors, each importing only those below it (tests/test_layers.py): 0 errors config artifact building references
+assets records text log page; 1 corpus vocabulary graph synthesis templates tokenizers (no torch); 2 models; 3 train evaluation export
 (never each other); 4 serving; 5 stages cli.
 """
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from zhtune.artifact import Artifact, Stage, Work, build
+from zhtune.artifact import Artifact
+from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.corpus import filters
 from zhtune.corpus.read import Document, Refusal, read_files, write_documents

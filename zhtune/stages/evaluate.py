@@ -6,7 +6,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from zhtune.artifact import Artifact, Stage, Work, build
+from zhtune.artifact import Artifact
+from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.corpus.read import read_texts
 from zhtune.errors import ConfigError, DataError

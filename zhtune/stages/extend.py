@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import orjson
 
-from zhtune.artifact import Artifact, Stage, Work, build
+from zhtune.artifact import Artifact
+from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.errors import ConfigError
 from zhtune.log import logger

@@ -9,7 +9,8 @@ from typing import Literal
 
 import yaml
 
-from zhtune.artifact import Artifact, Stage, Work, build
+from zhtune.artifact import Artifact
+from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.errors import DataError
 from zhtune.graph import hygiene

@@ -6,7 +6,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from zhtune.artifact import Artifact, Stage, Work, build
+from zhtune.artifact import Artifact
+from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.models.load import chain, copy_tokenizer, load_chain
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from zhtune.artifact import Artifact, Stage, Work, build
+from zhtune.artifact import Artifact
+from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.corpus.read import read_texts
 from zhtune.corpus.tokens import write_tokens

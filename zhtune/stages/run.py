@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from zhtune import artifact
-from zhtune.artifact import Artifact, Stage
+from zhtune.artifact import Artifact
+from zhtune.building import Stage, status
 from zhtune.config import from_mapping, read_yaml
 from zhtune.errors import ConfigError
 from zhtune.evaluation import recipe_report
@@ -101,7 +101,7 @@ def plan(sections: list[Section]) -> str:
     lines, redone = [], set()
     for section in sections:
         follows = [n for n in section.needs if n in redone]
-        state, why = ("stale", f"follows {', '.join(follows)}") if follows else artifact.status(section.stage, section.config)
+        state, why = ("stale", f"follows {', '.join(follows)}") if follows else status(section.stage, section.config)
         if state != "fresh":
             redone.add(section.label)
         lines.append(f"{section.label:<20} {state:<10} {why}".rstrip())
@@ -109,7 +109,7 @@ def plan(sections: list[Section]) -> str:
 
 
 def _run_section(section: Section) -> Artifact:
-    state, why = artifact.status(section.stage, section.config)
+    state, why = status(section.stage, section.config)
     logger.info("== %s%s", section.label, "" if state in ("fresh", "absent") else f": {state}, {why}")
     return section.function(section.config)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from zhtune.artifact import Work
+from zhtune.building import Work
 from zhtune.models.load import copy_tokenizer
 from zhtune.records import write_jsonl
 from zhtune.references import Source
