@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from zhtune.corpus.filters import divide, held_out
+from zhtune.corpus.read import read_texts
 from zhtune.errors import ConfigError, DataError
 from zhtune.stages.clean import CleanConfig, clean
 
@@ -114,3 +115,12 @@ def test_clean_of_nothing_is_refused(tmp_path):
 def test_files_in_hidden_folders_are_not_read(tmp_path):
     made = made_of(tmp_path, {"a.txt": GOOD, ".git/b.txt": GOOD + "隐", ".c.txt": GOOD + "藏"})
     assert made.manifest["counts"] == {"in": 1, "kept": 1, "dropped": {}}
+
+
+def test_files_of_one_name_in_several_folders_have_ids_of_their_own(tmp_path):
+    for folder, text in (("x", "甲"), ("y", "乙"), ("z/x", "丙")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.txt").write_text(text * 30, "utf-8")
+    inputs = [str(tmp_path / name) for name in ("x", "y", "z/x")]
+    made = clean(CleanConfig(input=inputs, out=str(tmp_path / "o"), heldout=0))
+    assert [name for name, _ in read_texts(made.path)] == ["x.0/a.txt", "y/a.txt", "x.2/a.txt"]

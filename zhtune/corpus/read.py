@@ -31,21 +31,32 @@ class Refusal:
 
 
 def read_files(paths: list[Path]) -> Iterator[Document | Refusal]:
-    """Yield the documents of files and folders, sorted by name; ids are paths relative to the folder given.
+    """Yield the documents of files and folders, sorted by name; ids are paths relative to the folder given, after the
+    folder's own name (or its number, where two have one name) if several are given.
 
     Raises:
         DataError: a folder that holds no readable file.
     """
-    for path in paths:
+    for place, path in zip(_places(paths), paths, strict=True):
         files = [path] if path.is_file() else _visible_files(path)
         if not any(file.suffix.lower() in _SUFFIXES for file in files):
             raise DataError(f"holds no file of the kinds {', '.join(_SUFFIXES)}", path)
         for file in files:
-            name = file.name if path.is_file() else file.relative_to(path).as_posix()
+            name = place + (file.name if path.is_file() else file.relative_to(path).as_posix())
             if file.suffix.lower() in _SUFFIXES:
                 yield from _read_file(file, name)
             else:
                 yield Refusal("unknown_format", name, f"suffix {file.suffix!r}")
+
+
+def _places(paths: list[Path]) -> list[str]:
+    """What stands before the names of each input's files, so that no two documents have one id."""
+    if len(paths) == 1:
+        return [""]
+    names = [path.name for path in paths]
+    if all(path.is_file() for path in paths) and len(set(names)) == len(names):
+        return [""] * len(paths)
+    return [f"{name}/" if names.count(name) == 1 else f"{name}.{number}/" for number, name in enumerate(names)]
 
 
 def _visible_files(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from zhtune.errors import ConfigError, DataError
 from zhtune.log import progress
 from zhtune.text import normalise
 
-STAGE = Stage("clean", version=1, kind="corpus", inputs={"input": ("file",)})
+STAGE = Stage("clean", version=2, kind="corpus", inputs={"input": ("file",)})
 _PART = 20_000                                              # documents a parquet part
 
 
