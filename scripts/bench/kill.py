@@ -24,14 +24,13 @@ def start(workspace: Path) -> subprocess.Popen:
 
 
 def disturbed(workspace: Path, kills: int, seconds: float, seed: int) -> int:
-    """Run until done, with up to `kills` SIGKILLs; returns how many hit. Once it is done it is begun anew elsewhere by the caller."""
+    """Run until done, with up to `kills` SIGKILLs, each at a moment of a whole run; returns how many hit."""
     generator, hits = random.Random(seed), 0
     while True:
         process = start(workspace)
         if hits < kills:
-            # imports take the first seconds: a moment from there to a third of a whole run
             try:
-                process.wait(timeout=generator.uniform(1.0, max(3.0, seconds / 3)))
+                process.wait(timeout=generator.uniform(0.5, seconds))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 hits += 1
@@ -64,7 +63,7 @@ def main() -> None:
         while hits < kills:
             rounds += 1
             workspace = Path(folder) / f"round{rounds}"
-            hits += disturbed(workspace, kills - hits, seconds, seed + rounds)
+            hits += disturbed(workspace, min(2, kills - hits), seconds, seed + rounds)
             got = outcome(workspace)
             wrong = [name for name in wanted if got.get(name) != wanted[name]]
             if wrong or set(got) != set(wanted):
