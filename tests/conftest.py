@@ -9,6 +9,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import yaml
 
+from zhtune.log import logger
 from zhtune.records import write_jsonl
 
 ONTOLOGY = {
@@ -42,3 +43,12 @@ def toy_graph(tmp_path):
     """A finished graph artifact of nine triples."""
     from zhtune.stages.kg import KgConfig, kg
     return kg(KgConfig(input=str(write_graph_input(tmp_path / "toy")), out=str(tmp_path / "graph")))
+
+
+@pytest.fixture(autouse=True)
+def own_log():
+    """What the CLI sets for its process ends with the test: pytest closes the stream that it logs to."""
+    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)

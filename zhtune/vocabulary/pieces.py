@@ -6,7 +6,6 @@ of. What a base already has is left out later, when it is extended.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,12 @@ from pathlib import Path
 from zhtune.errors import ConfigError, DataError
 from zhtune.records import read_jsonl, write_jsonl
 from zhtune.text import is_han
+from zhtune.tokenizers.spm import SpPiece, write_spm
 
 # Full-width marks of ordinary Chinese text. A base that needs two or three tokens for a comma wastes a tenth of its text.
 MARKS = "，。、；：？！（）“”《》"
-KINDS = ("atom", "punctuation", "word")
+WORDS = ("word", "term")                                    # made of two pieces; a term is a word somebody asked for
+KINDS = ("atom", "punctuation", *WORDS)
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Piece:
 
     text: str
     kind: str
-    """ "atom" (one Han character), "punctuation" (one of MARKS) or "word" (Han characters)"""
+    """ "atom" (one Han character), "punctuation" (one of MARKS), "word" or "term" (Han characters)"""
     count: int
     """Occurrences in the training text; of a word: how often it is a token when that text is encoded with all pieces"""
     left: str = ""
@@ -56,9 +57,9 @@ def read_pieces(path: Path) -> list[Piece]:
         if (kind == "punctuation" and text not in MARKS) or (kind != "punctuation" and not all(map(is_han, text))):
             raise DataError(f"the piece {text!r} is no {kind}: atoms and words are Han characters, punctuation is one of {MARKS}",
                             path, number)
-        if kind == "word" and (left + right != text or left not in pieces or right not in pieces):
-            raise DataError(f"the word {text!r} is not made of two pieces before it (left {left!r}, right {right!r})", path, number)
-        if kind != "word" and len(text) != 1:
+        if kind in WORDS and (left + right != text or left not in pieces or right not in pieces):
+            raise DataError(f"the {kind} {text!r} is not made of two pieces before it (left {left!r}, right {right!r})", path, number)
+        if kind not in WORDS and len(text) != 1:
             raise DataError(f"the {kind} {text!r} is not one character", path, number)
         pieces[text] = Piece(text, kind, count, left, right)
     if not pieces:
@@ -78,33 +79,5 @@ def vocab_file(folder: Path, name: str) -> Path:
 
 
 def sentencepiece_model(pieces: list[Piece]) -> bytes:
-    """A SentencePiece BPE model of the pieces, with byte fallback and strictly decreasing scores.
-
-    Written in protobuf's wire format by hand, field numbers from sentencepiece_model.proto: neither sentencepiece nor
-    protobuf is needed, and no path of the machine gets into the file.
-    """
-    normal, unknown, control, byte = 1, 2, 3, 6
-    rows = [("<unk>", 0.0, unknown), ("<s>", 0.0, control), ("</s>", 0.0, control)]
-    rows += [(f"<0x{value:02X}>", 0.0, byte) for value in range(256)]
-    rows += [(text, -float(rank), normal) for rank, text in enumerate(["▁", *(p.text for p in pieces)])]
-    model = b"".join(_field(1, _field(1, text.encode("utf-8")) + b"\x15" + struct.pack("<f", score) + _field(3, kind))
-                     for text, score, kind in rows)
-    bpe, pad = 2, -1
-    trainer = ((3, bpe), (4, len(rows)), (35, True), (40, 0), (41, 1), (42, 2), (43, pad))      # 35 byte_fallback, 40- ids
-    normalizer = _field(1, b"identity") + _field(3, False) + _field(4, False)                   # no dummy prefix, keep spaces
-    return model + _field(2, b"".join(_field(number, value) for number, value in trainer)) + _field(3, normalizer)
-
-
-def _field(number: int, value: bytes | int) -> bytes:
-    """One field: a string or message (wire type 2), or an integer (wire type 0)."""
-    if isinstance(value, bytes):
-        return _varint(number << 3 | 2) + _varint(len(value)) + value
-    return _varint(number << 3) + _varint(value % (1 << 64))
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
+    """A SentencePiece BPE model of the pieces, with byte fallback and strictly decreasing scores."""
+    return write_spm(SpPiece(text, -float(rank)) for rank, text in enumerate(["▁", *(p.text for p in pieces)]))

@@ -15,13 +15,15 @@ from itertools import pairwise
 import orjson
 
 from zhtune.errors import ConfigError, DataError
-from zhtune.text import HAN_RUN
+from zhtune.text import HAN_RUN, is_han
 from zhtune.vocabulary.pieces import MARKS, Piece
+from zhtune.vocabulary.words import merge_words, sentencepiece_words
 
 # Share of Han occurrences that the atoms cover, by size: more characters at 4,000 leave no room for words.
 _COVERAGE = ((1_000, .95), (2_000, .97), (4_000, .985), (6_000, .99), (8_000, .995), (10_000, .997), (12_000, .998),
              (15_000, .999), (20_000, .999), (24_000, .9995))
 _ATOM_SHARE = 0.8                                           # of a vocabulary, unless the terms or --coverage ask for more
+_PRIVATE = 0xF0000                                          # two private planes: 131,068 symbols
 _MIN_COUNT = 2                                              # a pair seen once is no word
 
 
@@ -31,16 +33,28 @@ class TextCounts:
 
     runs: Counter[str] = field(default_factory=Counter)
     marks: Counter[str] = field(default_factory=Counter)
+    words: Counter[str] = field(default_factory=Counter)
+    """The runs cut at word bounds, where they were asked for"""
 
-    def add(self, text: str, weight: int = 1) -> None:
-        """Count one text, `weight` times."""
-        if weight == 1:
-            self.runs.update(HAN_RUN.findall(text))
-        else:
-            for run in HAN_RUN.findall(text):
-                self.runs[run] += weight
+    def add(self, text: str) -> None:
+        """Count one text."""
+        self.runs.update(HAN_RUN.findall(text))
         for mark in MARKS:
-            self.marks[mark] += weight * text.count(mark)
+            self.marks[mark] += text.count(mark)
+
+    def add_counts(self, other: TextCounts, weight: int) -> None:
+        """Count all that another counted, `weight` times."""
+        for mine, theirs in ((self.runs, other.runs), (self.marks, other.marks)):
+            for key, count in theirs.items():
+                mine[key] += weight * count
+
+    def cut_at_words(self) -> None:
+        """Fill `words` with jieba's words of each run: no piece will cross their bounds."""
+        import jieba
+        jieba.setLogLevel("WARNING")
+        for run, count in self.runs.items():
+            for word in jieba.cut(run):
+                self.words[word] += count
 
     def characters(self) -> Counter[str]:
         """Occurrences of every Han character."""
@@ -61,38 +75,89 @@ def coverage_for(size: int) -> float:
     return _COVERAGE[-1][1]
 
 
-def train_pieces(counts: TextCounts, required: set[str], size: int, max_piece: int = 5, coverage: float = 0.0) -> list[Piece]:
-    """Atoms, marks and words, in this order; fewer than `size` where the text has no more words.
+@dataclass(frozen=True)
+class Plan:
+    """What to train."""
 
-    Args:
-        counts: the training text.
-        required: Han characters that become atoms whatever their count (those of the domain's terms).
-        size: pieces in all.
-        max_piece: longest word, in characters.
-        coverage: share of Han occurrences that the atoms cover; 0 takes it from the size.
+    size: int
+    """Pieces in all"""
+    max_piece: int = 5
+    """Longest word that is trained, in characters; seeds and terms may be longer"""
+    coverage: float = 0.0
+    """Share of Han occurrences that the atoms cover; 0 takes it from the size"""
+    marks: bool = False
+    """Whether full-width punctuation becomes pieces"""
+    algorithm: str = "continued-bpe"
+    """ "continued-bpe", "sentencepiece-bpe" or "sentencepiece-unigram" """
+    seeds: tuple[str, ...] = ()
+    """Words that come first, best first"""
+    seed_size: int = 0
+    """Seeds at most, with the parts they need"""
+    terms: tuple[str, ...] = ()
+    """Words that must be in"""
+    required: frozenset[str] = frozenset()
+    """Han characters that become atoms whatever their count"""
+
+
+@dataclass
+class Trained:
+    """A vocabulary and what was left out of it."""
+
+    pieces: list[Piece]
+    refused: dict[str, list[str]]
+    """Seeds and terms that did not become pieces, by reason"""
+    rare: list[str]
+    """Han characters of the text that are no atoms, most frequent first"""
+
+
+def train_pieces(counts: TextCounts, plan: Plan) -> Trained:
+    """Atoms, marks, words and terms, in this order; fewer than the plan's size where the text has no more words.
 
     Raises:
         DataError: the text holds no Han character.
-        ConfigError: the required characters alone are more than `size`.
+        ConfigError: the required characters and the terms alone are more than the size.
     """
     characters = counts.characters()
     if not characters:
         raise DataError("the training text holds no Han character")
-    atoms = select_atoms(characters, required, size - len(MARKS), coverage or coverage_for(size),
-                         size - len(MARKS) if coverage else int(size * _ATOM_SHARE))
-    runs = cut_runs(counts.runs, set(atoms))
-    merges = train_words(runs, size - len(MARKS) - len(atoms), max_piece)
-    uses = count_uses(runs, atoms, merges)
-    return [*(Piece(a, "atom", characters[a]) for a in atoms),
-            *(Piece(m, "punctuation", counts.marks[m]) for m in MARKS),
-            *(Piece(left + right, "word", uses[left + right], left, right) for left, right in merges)]
+    marks = MARKS if plan.marks else ""
+    required = set(plan.required) | {char for term in plan.terms for char in term if is_han(char)}
+    room = plan.size - len(marks)
+    atoms = select_atoms(characters, required, room, plan.coverage or coverage_for(plan.size),
+                         room if plan.coverage else int(plan.size * _ATOM_SHARE))
+    known, room = set(atoms), room - len(atoms)
+    runs = cut_runs(counts.words or counts.runs, known)
+    seeds = merge_words(plan.seeds, known, [], min(plan.seed_size, room))
+    merges = [*seeds.merges, *_trained_words(runs, atoms, seeds.merges, room - len(seeds.merges), plan)][:room]
+    terms = merge_words(plan.terms, known, merges, plan.size)
+    while len(merges) + len(terms.merges) > room:           # the last words make room for terms
+        if not merges:
+            raise ConfigError(f"the terms alone need {len(terms.merges)} pieces beside {len(atoms)} characters; "
+                              f"--size must be at least {plan.size - room + len(terms.merges)}")
+        merges = merges[:max(0, room - len(terms.merges))]
+        terms = merge_words(plan.terms, known, merges, plan.size)
+    uses = count_uses(runs, atoms, [*merges, *terms.merges])
+    asked = set(plan.terms)
+    pieces = [*(Piece(a, "atom", characters[a]) for a in atoms), *(Piece(m, "punctuation", counts.marks[m]) for m in marks),
+              *(Piece(left + right, "term" if left + right in asked else "word", uses[left + right], left, right)
+                for left, right in [*merges, *terms.merges])]
+    refused = {reason: words for reason, words in (seeds.refused | terms.refused).items() if reason != "known"}
+    return Trained(pieces, refused, [char for char, _ in characters.most_common() if char not in known])
+
+
+def _trained_words(runs: Counter[str], atoms: list[str], seeds: list[tuple[str, str]], number: int, plan: Plan) -> list[tuple[str, str]]:
+    """Merges behind the seeds, by the plan's algorithm."""
+    if plan.algorithm == "continued-bpe":
+        return continue_words(runs, atoms, seeds, number, plan.max_piece) if seeds else train_words(runs, number, plan.max_piece)
+    words = sentencepiece_words(runs, plan.algorithm.removeprefix("sentencepiece-"), number, plan.max_piece)
+    return merge_words(words, set(atoms), seeds, number).merges
 
 
 def select_atoms(characters: Counter[str], required: set[str], room: int, coverage: float, limit: int) -> list[str]:
     """Required characters and the most frequent ones until `coverage` or `limit` is reached, most frequent first."""
     if len(required) > room:
-        raise ConfigError(f"the terms hold {len(required)} Han characters, which all become atoms; "
-                          f"--size must be at least {len(required) + len(MARKS)}")
+        raise ConfigError(f"graph and terms hold {len(required)} Han characters, which all become pieces; "
+                          f"--size must be at least {len(required)}, and more for words")
     ranked = sorted(characters, key=lambda c: (-characters[c], c))
     chosen, covered = set(required), sum(characters[c] for c in required)
     wanted = coverage * sum(characters.values())
@@ -137,6 +202,40 @@ def train_words(runs: Counter[str], number: int, max_piece: int) -> list[tuple[s
         left, right = merge if isinstance(merge, list) else merge.split(" ")
         first.setdefault(left + right, (left, right))
     return list(first.values())[:number]
+
+
+def continue_words(runs: Counter[str], atoms: list[str], merges: list[tuple[str, str]], number: int, max_piece: int) -> list[tuple[str, str]]:
+    """The next `number` merges of BPE over the runs, after `merges` have been applied to them.
+
+    Every piece is one symbol to the trainer, which cannot know how long it is: words over `max_piece` are left out
+    afterwards, and more are trained where that leaves too few.
+    """
+    if number <= 0:
+        return []
+    texts = [*atoms, *("".join(pair) for pair in merges)]
+    symbols = {text: chr(_PRIVATE + i) for i, text in enumerate(texts)}
+    names = {symbol: text for text, symbol in symbols.items()}
+    model, encoded = word_model(atoms, merges), Counter()
+    for run, count in runs.items():
+        encoded["".join([symbols[token.value] for token in model.tokenize(run)])] += count
+    asked, words = number, []
+    while True:
+        trained = train_words(encoded, asked, max_piece)
+        pairs = [tuple("".join([names[symbol] for symbol in part]) for part in pair) for pair in trained]
+        words = _new_words(pairs, set(texts), max_piece)
+        if len(words) >= number or len(trained) < asked:
+            return words[:number]
+        asked = int(asked * max(1.1, 1.1 * number / max(1, len(words))))
+
+
+def _new_words(pairs: list[tuple[str, str]], known: set[str], max_piece: int) -> list[tuple[str, str]]:
+    """Merges whose word is short enough and not there yet; of several that make a word the first."""
+    words: dict[str, tuple[str, str]] = {}
+    for left, right in pairs:
+        word = left + right
+        if len(word) <= max_piece and word not in known and (left in known or left in words) and (right in known or right in words):
+            words.setdefault(word, (left, right))
+    return list(words.values())
 
 
 def _weighted(runs: Counter[str]) -> Iterator[str]:
