@@ -338,3 +338,23 @@ def test_one_size_and_the_same_ids_from_extension_to_gguf(extended: Path, tmp_pa
     with closing(open_engine(references.resolve(str(quantized)))) as engine:
         assert engine.ask("GET", "/v1/models")["data"][0]["meta"]["n_vocab"] == 266
         assert engine.tokenize(text) == engine.encoder.text_ids(text) == expected
+
+
+def test_lora_trains_the_new_rows_where_it_is_asked_to(extended: Path, tmp_path: Path):
+    pytest.importorskip("trl")
+    from zhtune.stages.merge import MergeConfig, merge
+    from zhtune.stages.sft import SftConfig, sft
+    from zhtune.train.adapter import Lora
+    from zhtune.train.schedule import Schedule
+    write_jsonl(tmp_path / "talks.jsonl", [{"id": "0", "messages": [{"role": "user", "content": "病"}, {"role": "assistant", "content": "医生"}]}])
+
+    def config(model: str, out: str) -> SftConfig:
+        return SftConfig(model=model, records=str(tmp_path / "talks.jsonl"), method="lora", lora=Lora(rank=2, alpha=4, new_rows=True),
+                         schedule=Schedule(learning_rate=1e-2, epochs=2, batch_size=1, precision="fp32"), out=str(tmp_path / out))
+    merged = merge(MergeConfig(adapter=str(sft(config(str(extended), "adapter")).path), out=str(tmp_path / "merged"))).path
+    before, after = (load_model(folder).get_input_embeddings().weight for folder in (extended, merged))
+    changed = (before != after).any(dim=1).nonzero()[:, 0]
+    assert set(changed.tolist()) <= set(range(259, 266)) and {264, 265} <= set(changed.tolist())     # 病 and 医生 were seen
+    with pytest.raises(ConfigError, match="--lora.new_rows: the model was not extended"):
+        sft(config("new:llama-tiny", "other"))
+    assert not (tmp_path / "other").exists()

@@ -87,8 +87,11 @@ def test_tokenizer_json_equals_the_model(folder: Path):
 
 def test_unigram_is_refused_with_the_reason(tmp_path: Path):
     (tmp_path / "tokenizer.model").write_bytes(trained("unigram"))
+    base = read_tokenizer(tmp_path)
     with pytest.raises(ConfigError, match="unigram tokenizer .* a new piece with any score changes how old text is cut"):
-        read_tokenizer(tmp_path)
+        extend_tokenizer(base, PIECES)
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    assert encode(base, TEXT) == processor.encode(TEXT)     # it can be measured
 
 
 # The extension

@@ -60,7 +60,7 @@ def _write(work: Work, config: DpoConfig) -> None:
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
         model, folder = load_chain(work.sources["model"], Path(scratch))
         pairs = _encode(work, ChatEncoder(folder, config.template), min(config.max_length, model.config.max_position_embeddings))
-        model = finetune.prepare(model, "lora", config.lora, config.seed)
+        model = finetune.prepare(model, "lora", config.lora, config.seed, folder)
         figures = preference.train_pairs(model, folder, pairs, config.schedule, config.beta, work.path / "checkpoints", config.seed)
         finetune.save(work, model, "lora", Path(config.out), work.sources["model"], folder)
     finetune.report_training(work, figures)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,13 +76,17 @@ def _write(work: Work, config: PretrainConfig) -> None:
         texts = _texts(work, config)
         if texts:
             work.metrics["bits_per_character_before"] = bits.bits_per_character(model, encoder, texts)
-        rows = _new_rows(folder) if config.method == "full" else None
+        rows = finetune.new_rows(folder)
+        if rows and config.method == "lora" and not config.lora.new_rows:
+            logger.warning("pretrain: the model has %d new tokens, whose rows stay as they were made; train them with --lora.new_rows true",
+                           len(rows))
+        rows = rows if config.method == "full" else None
         first = round(len(samples) * config.new_rows) if rows else 0
         losses: list[list[float]] = []
         if first:
-            logger.info("pretrain: rows %d to %d first", *rows)
+            logger.info("pretrain: rows %d to %d first", rows.start, rows.stop - 1)
             losses += _phase(work, config, model, folder, samples[:first], "rows", rows)["losses"]
-        model = finetune.prepare(model, config.method, config.lora, config.seed)
+        model = finetune.prepare(model, config.method, config.lora, config.seed, folder)
         figures = _phase(work, config, model, folder, samples[first:], "all", None)
         shift = losses[-1][0] if losses else 0
         figures["losses"] = losses + [[step + shift, loss] for step, loss in figures["losses"]]
@@ -94,7 +97,7 @@ def _write(work: Work, config: PretrainConfig) -> None:
 
 
 def _phase(work: Work, config: PretrainConfig, model: Any, folder: Path, samples: list[Sample], name: str,
-           rows: tuple[int, int] | None) -> dict[str, Any]:
+           rows: range | None) -> dict[str, Any]:
     from zhtune.train import trainer
     hook = only_rows(model, rows) if rows else None
     rate = config.schedule.learning_rate * (2 if rows else 1)   # rows alone bear twice the rate: nothing else can break
@@ -105,8 +108,8 @@ def _phase(work: Work, config: PretrainConfig, model: Any, folder: Path, samples
     return figures
 
 
-def only_rows(model: Any, rows: tuple[int, int]) -> Any:
-    """Freeze everything but the embedding rows `first` to `last`, by a gradient mask; returns the hook to remove.
+def only_rows(model: Any, rows: range) -> Any:
+    """Freeze everything but the embedding rows `rows`, by a gradient mask; returns the hook to remove.
 
     Untied output rows are trained too: else new tokens would never get probability.
     """
@@ -114,7 +117,7 @@ def only_rows(model: Any, rows: tuple[int, int]) -> Any:
     model.requires_grad_(False)
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     mask = torch.zeros(embedding.shape[0], 1, dtype=embedding.dtype, device=embedding.device)
-    mask[rows[0]:rows[1] + 1] = 1
+    mask[rows.start:rows.stop] = 1
     hooks = []
     for weight in {id(w): w for w in (embedding, head)}.values():
         weight.requires_grad_(True)
@@ -158,11 +161,3 @@ def _texts(work: Work, config: PretrainConfig) -> list[str]:
     if not texts:
         raise DataError(f"has no held-out text of {bits.WINDOW} characters", path)
     return texts
-
-
-def _new_rows(folder: Path) -> tuple[int, int] | None:
-    """First and last new row of an extended model."""
-    if not (folder / "extension.json").exists():
-        return None
-    first, last = json.loads((folder / "extension.json").read_text("utf-8"))["new_ids"]
-    return first, last

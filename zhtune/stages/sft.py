@@ -69,7 +69,7 @@ def _write(work: Work, config: SftConfig) -> None:
             work.kind = "records"
             write_jsonl(work.path / "samples.jsonl", (s.row() for s in samples))
             return
-        model = finetune.prepare(model, config.method, config.lora, config.seed)
+        model = finetune.prepare(model, config.method, config.lora, config.seed, folder)
         figures = trainer.train(model, folder, samples, config.schedule, work.path / "checkpoints", config.seed)
         finetune.save(work, model, config.method, Path(config.out), work.sources["model"], folder)
     finetune.show_samples(work, samples)

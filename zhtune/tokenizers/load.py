@@ -15,7 +15,7 @@ import orjson
 
 from zhtune.errors import ConfigError
 from zhtune.tokenizers.ranks import find_ranks, ranks_definition, read_ranks
-from zhtune.tokenizers.spm import SentencePieceModel, is_spm, read_spm
+from zhtune.tokenizers.spm import UNIGRAM, SentencePieceModel, is_spm, read_spm
 from zhtune.tokenizers.spm_definition import spm_definition
 
 
@@ -24,7 +24,7 @@ class BaseTokenizer:
     """A tokenizer as it was found."""
 
     family: str
-    """ "bytelevel" or "sentencepiece" """
+    """ "bytelevel", "sentencepiece" (BPE), or "unigram" """
     definition: dict[str, Any]
     """Parsed tokenizer.json"""
     model: SentencePieceModel | None = None
@@ -52,7 +52,7 @@ def read_tokenizer(path: Path) -> BaseTokenizer:
     if not file.exists() or file.suffix != ".json":
         raise ConfigError(f"{path} holds no tokenizer: expected tokenizer.json, tokenizer.model or qwen.tiktoken")
     definition = read_object(file)
-    return BaseTokenizer(_family(definition, file), definition)
+    return BaseTokenizer(_family(definition), definition)
 
 
 def _sentencepiece(model: SentencePieceModel, folder: Path | None) -> BaseTokenizer:
@@ -61,13 +61,14 @@ def _sentencepiece(model: SentencePieceModel, folder: Path | None) -> BaseTokeni
     made = spm_definition(model, settings.get("add_bos_token", True))
     beside = _optional(folder, "tokenizer.json")
     if beside:
-        _require_same(made, beside, folder)
+        _require_same(model, beside, folder)
         made["post_processor"] = beside.get("post_processor")
     added = {token["id"]: token for token in made["added_tokens"]} | _added(beside, settings, _optional(folder, "added_tokens.json"))
     made["added_tokens"] = [added[i] for i in sorted(added)]
     # Without them in the vocabulary their ids would be counted on from its size when the file is loaded.
-    made["model"]["vocab"] |= {added[i]["content"]: i for i in sorted(added) if i >= len(model.pieces)}
-    return BaseTokenizer("sentencepiece", made, model)
+    if model.algorithm != UNIGRAM:
+        made["model"]["vocab"] |= {added[i]["content"]: i for i in sorted(added) if i >= len(model.pieces)}
+    return BaseTokenizer(_family(made) if model.algorithm == UNIGRAM else "sentencepiece", made, model)
 
 
 def _added(definition: dict[str, Any], settings: dict[str, Any], names: dict[str, int]) -> dict[int, dict[str, Any]]:
@@ -78,21 +79,20 @@ def _added(definition: dict[str, Any], settings: dict[str, Any], names: dict[str
     return found | {token["id"]: token for token in definition.get("added_tokens", [])}
 
 
-def _require_same(made: dict[str, Any], beside: dict[str, Any], folder: Path) -> None:
+def _require_same(model: SentencePieceModel, beside: dict[str, Any], folder: Path) -> None:
     """Raise ConfigError where tokenizer.json gives other ids to pieces than tokenizer.model."""
     vocabulary = beside.get("model", {}).get("vocab", {})
-    other = [text for text, i in made["model"]["vocab"].items() if not isinstance(vocabulary, dict) or vocabulary.get(text) != i]
+    ids = vocabulary if isinstance(vocabulary, dict) else {text: i for i, (text, _) in enumerate(vocabulary)}
+    other = [piece.text for i, piece in enumerate(model.pieces) if ids.get(piece.text) != i]
     if other:
         raise ConfigError(f"{folder}: tokenizer.json and tokenizer.model are of two tokenizers: they give other ids to {len(other)} pieces, "
                           f"such as {other[0]!r}; take away the one that is not the model's")
 
 
-def _family(definition: dict[str, Any], file: Path) -> str:
+def _family(definition: dict[str, Any]) -> str:
     model = definition.get("model", {})
     if model.get("type") == "Unigram":
-        raise ConfigError(f"{file} is a unigram tokenizer: it chooses the segmentation with the highest sum of log probabilities, so a new "
-                          "piece with any score changes how old text is cut, and there are no merges to append behind the old ones; "
-                          "take a BPE base (LLaMA, BLOOM, Qwen, ChatGLM2/3, GLM-4)")
+        return "unigram"
     return "sentencepiece" if model.get("type") == "BPE" and model.get("byte_fallback") else "bytelevel"
 
 

@@ -1,4 +1,4 @@
-"""A SentencePiece BPE model -> the tokenizer.json that gives the same ids.
+"""A SentencePiece model -> the tokenizer.json that gives the same ids.
 
 transformers' own conversion does not: of 8,695 lines of real text 375 differ on LLaMA's tokenizer (runs of spaces). The
 file made here has no metaspace pre-tokenizer but the normalizer Prepend ▁, Replace space by ▁, and every pair of pieces
@@ -25,32 +25,31 @@ def spm_definition(model: SentencePieceModel, begin: bool = True) -> dict[str, A
         begin: whether encoding a text puts the model's beginning token before it.
 
     Raises:
-        ConfigError: a unigram model, or one that no tokenizer.json can equal.
+        ConfigError: one that no tokenizer.json can equal.
     """
-    check_spm_bpe(model)
+    if model.algorithm not in (BPE, UNIGRAM):
+        raise ConfigError("a SentencePiece model of words or characters has no tokenizer.json; those of BPE and unigram have")
+    if model.space_is_suffix:
+        raise ConfigError("the SentencePiece model puts the space behind words (treat_whitespace_as_suffix); no tokenizer.json can say so")
     vocabulary = {piece.text: i for i, piece in enumerate(model.pieces)}
     if len(vocabulary) < len(model.pieces):
         raise ConfigError(f"tokenizer.model holds {len(model.pieces) - len(vocabulary)} pieces twice; no tokenizer.json can say so")
-    unknown = model.unknown
     return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": _added_tokens(model), "normalizer": _normalizer(model),
             "pre_tokenizer": None, "post_processor": _post_processor(model) if begin and model.bos >= 0 else None,
-            "decoder": _decoder(model),
-            "model": {"type": "BPE", "dropout": None, "unk_token": unknown.text if unknown else None, "continuing_subword_prefix": None,
-                      "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": model.byte_fallback, "ignore_merges": False,
-                      "vocab": vocabulary, "merges": spm_merges(model)}}
+            "decoder": _decoder(model), "model": _unigram(model) if model.algorithm == UNIGRAM else _bpe(model, vocabulary)}
 
 
-def check_spm_bpe(model: SentencePieceModel) -> None:
-    """Raise ConfigError, with the reason, for a model whose vocabulary cannot be extended."""
-    if model.algorithm == UNIGRAM:
-        raise ConfigError("the base has a SentencePiece unigram tokenizer (ChatGLM-6B, T5): it chooses the segmentation whose log "
-                          "probabilities sum highest, so a new piece with any score changes how old text is cut, and there are no "
-                          "merges to append behind the old ones; take a BPE base (LLaMA, BLOOM, Qwen, ChatGLM2/3, GLM-4)")
-    if model.algorithm != BPE:
-        raise ConfigError("the base has a SentencePiece tokenizer of words or characters; extend reads SentencePiece BPE")
-    if model.space_is_suffix:
-        raise ConfigError("the base's SentencePiece model puts the space behind words (treat_whitespace_as_suffix); "
-                          "no tokenizer.json can say so")
+def _bpe(model: SentencePieceModel, vocabulary: dict[str, int]) -> dict[str, Any]:
+    unknown = model.unknown
+    return {"type": "BPE", "dropout": None, "unk_token": unknown.text if unknown else None, "continuing_subword_prefix": None,
+            "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": model.byte_fallback, "ignore_merges": False,
+            "vocab": vocabulary, "merges": spm_merges(model)}
+
+
+def _unigram(model: SentencePieceModel) -> dict[str, Any]:
+    unknown = next((i for i, piece in enumerate(model.pieces) if piece.type == UNKNOWN), None)
+    return {"type": "Unigram", "unk_id": unknown, "byte_fallback": model.byte_fallback,
+            "vocab": [[piece.text, piece.score] for piece in model.pieces]}
 
 
 def spm_merges(model: SentencePieceModel) -> list[list[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zhtune.errors import require
+from zhtune.models.extend import token_indices
 from zhtune.references import Source
 
 
@@ -21,17 +22,21 @@ class Lora:
     """The update is scaled by alpha / rank"""
     dropout: float = 0.0
     """Dropout in front of A"""
+    new_rows: bool = False
+    """Train the rows of an extended model's new tokens too, in the embedding and in an output layer of its own"""
 
 
-def add_lora(model: Any, lora: Lora, seed: int) -> Any:
+def add_lora(model: Any, lora: Lora, seed: int, rows: range | None = None) -> Any:
     """Wrap a model in a PeftModel with LoRA on every linear layer but the output layer.
 
-    Embeddings stay out: LoRA on tied embeddings merges wrongly (difference 1e+01).
+    Embeddings stay out: LoRA on tied embeddings merges wrongly (difference 1e+01). Only `rows` of them are trained, each
+    weight of these rows.
     """
     torch, peft = require("torch", "train"), require("peft", "train")
     torch.manual_seed(seed)
     return peft.get_peft_model(model, peft.LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear", task_type="CAUSAL_LM"))
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear", task_type="CAUSAL_LM",
+        trainable_token_indices=token_indices(model, rows) if rows else None))
 
 
 def save_adapter(model: Any, folder: Path, out: Path, base: Source) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from zhtune.building import Work
+from zhtune.errors import ConfigError
 from zhtune.models.load import copy_tokenizer
 from zhtune.records import write_jsonl
 from zhtune.references import Source
@@ -15,11 +17,29 @@ from zhtune.train.samples import Sample
 SHOWN = 100                                                 # samples kept beside every trained model
 
 
-def prepare(model: Any, method: str, lora: Lora, seed: int) -> Any:
-    """The model to train: itself for "full", a PeftModel around it for "lora"."""
+def prepare(model: Any, method: str, lora: Lora, seed: int, folder: Path) -> Any:
+    """The model to train: itself for "full", a PeftModel around it for "lora".
+
+    Args:
+        folder: the model's, or the one its chain of adapters stands on.
+
+    Raises:
+        ConfigError: new rows are to be trained and the model has none.
+    """
     if method == "full":
         return model.requires_grad_(True)
-    return add_lora(model, lora, seed)
+    rows = new_rows(folder)
+    if lora.new_rows and rows is None:
+        raise ConfigError("--lora.new_rows: the model was not extended by zhtune (it has no extension.json): there are no new rows")
+    return add_lora(model, lora, seed, rows if lora.new_rows else None)
+
+
+def new_rows(folder: Path) -> range | None:
+    """Ids of an extended model's new tokens."""
+    if not (folder / "extension.json").exists():
+        return None
+    first, last = json.loads((folder / "extension.json").read_text("utf-8"))["new_ids"]
+    return range(first, last + 1)
 
 
 def save(work: Work, model: Any, method: str, out: Path, base: Source, folder: Path) -> None:
