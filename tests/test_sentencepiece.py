@@ -197,3 +197,29 @@ def test_real_tokenizers(name: str, first: int, tmp_path: Path):
     found = all_gates(base, new, extension, tmp_path)
     gates.require_passed(found.values())
     assert found["parity"].numbers["lines"] > 8000 and found["parity"].numbers["differ"] == 0
+
+
+def test_the_historical_merge_has_its_ids_and_shows_its_faults(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    other = tmp_path / "chinese_sp.model"
+    other.write_bytes(write_spm([SpPiece(text, -float(i)) for i, text in enumerate(["▁", "医", "医生", "国务院", "cat s", "人"])]))
+    artifact = extend(ExtendConfig(model=str(folder), vocab=str(other), reproduce="chinese-llama", tokenizer_only=True, out=str(tmp_path / "out")))
+    base, merged = read_spm(folder / "tokenizer.model"), read_spm(artifact.path / "tokenizer.model")
+    assert merged.pieces == [*base.pieces, *(SpPiece(text, 0.0) for text in ("医", "医生", "国务院", "cat s"))]
+    failed = {g["name"]: g for g in json.loads((artifact.path / "report.json").read_text("utf-8"))["gates"] if not g["passed"]}
+    # Scores that do not fall; a piece with a space; 医生 lacks 生, 国务院 has no parts; of the Latin piece the base has parts.
+    assert set(failed) >= {"order", "pieces", "dead"} and failed["pieces"]["numbers"]["wrong"] == 1
+    assert [example.split()[0] for example in failed["dead"]["examples"]] == ["'医生'", "'国务院'", "'cat"]
+    assert "the historical merge fails the gate dead" in caplog.text
+    with pytest.raises(ConfigError, match="is no SentencePiece model"):
+        extend(ExtendConfig(model=str(folder), vocab=str(tmp_path), reproduce="chinese-llama", tokenizer_only=True, out=str(tmp_path / "no")))
+
+
+@pytest.mark.slow
+def test_the_published_merge(tmp_path: Path):
+    if not (SHARED / "chinese_sp" / "chinese_sp.model").exists():
+        pytest.skip("no chinese_sp.model beside the checkout")
+    artifact = extend(ExtendConfig(model=str(SHARED / "llama"), vocab=str(SHARED / "chinese_sp" / "chinese_sp.model"), reproduce="chinese-llama",
+                                   tokenizer_only=True, out=str(tmp_path / "out")))
+    assert len(read_spm(artifact.path / "tokenizer.model").pieces) == 49953
+    failed = {g["name"]: g["numbers"] for g in json.loads((artifact.path / "report.json").read_text("utf-8"))["gates"] if not g["passed"]}
+    assert failed["dead"]["dead"] > 300 and failed["drift"]["changed"] > 1000

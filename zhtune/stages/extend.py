@@ -21,15 +21,20 @@ from zhtune.models.load import TOKENIZER_FILES, materialise
 from zhtune.records import read_jsonl, write_json
 from zhtune.references import MODEL_KINDS, Source
 from zhtune.tokenizers.load import BaseTokenizer, read_object, read_tokenizer
+from zhtune.tokenizers.spm import is_spm, read_spm
 from zhtune.vocabulary import compare, gates
 from zhtune.vocabulary.extend import extend_tokenizer
 from zhtune.vocabulary.extension import Extension
 from zhtune.vocabulary.fertility_page import write_page
 from zhtune.vocabulary.pieces import read_pieces, vocab_file
+from zhtune.vocabulary.reproduce import chinese_llama
 
 STAGE = Stage("extend", version=2, kind="model", inputs={"model": (*MODEL_KINDS, "tokenizer"), "vocab": ("vocab", "file")})
 # What describes the old vocabulary is not copied.
 _COPIED = tuple(name for name in TOKENIZER_FILES if name not in ("tokenizer.json", "tokenizer.model"))
+# What a published vocabulary without a sample is measured on.
+_PROBE = {"text": ["患者，男，65岁，因“反复胸闷、气促3年，加重1周”入院。\n既往有高血压病史10年，最高180/110mmHg；服用氨氯地平。",
+                   "中华人民共和国民法典规定：当事人应当遵循诚信原则，秉持诚实，恪守承诺。"]}
 _LONG_LINE = 10_000
 _WORD_CHARACTERS = 20_000                                    # of each domain, cut by jieba
 # Settings of tokenizer classes that would build another tokenizer from the files than tokenizer.json says.
@@ -50,6 +55,8 @@ class ExtendConfig(StageConfig):
     """New embedding rows: mean of the rows the token was spelt with, the same weighted to its first parts, mean of all rows, or noise"""
     tokenizer_only: bool = False
     """Write a tokenizer and no weights"""
+    reproduce: Literal["", "chinese-llama"] = ""
+    """chinese-llama: the historical merge of two SentencePiece models (--vocab chinese_sp.model), whose faults the report shows"""
 
     def __post_init__(self) -> None:
         if self.size < 0:
@@ -71,15 +78,16 @@ def _write(work: Work, config: ExtendConfig) -> None:
     refuse_unfit(source)
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
         folder = source.path if config.tokenizer_only and source.path else materialise(source, Path(scratch))
-        base = read_tokenizer(folder)
-        new, extension = _extend_tokenizer(work, base, vocab_file(work.sources["vocab"].path, "pieces.jsonl"), config.size)
-        domains = _sample(vocab_file(work.sources["vocab"].path, "sample.jsonl"))
+        base, new, extension = _extend_tokenizer(work, config, folder)
+        domains = _PROBE if config.reproduce else _sample(vocab_file(work.sources["vocab"].path, "sample.jsonl"))
         texts = [text for some in domains.values() for text in some]
         write_tokenizer(folder, work.path, base, new)
         checks = gates.run_gates(base, new, extension, texts, work.path / "tokenizer.json")
-        gates.require_passed(checks)
         checks.append(check_llamacpp(work.path, base, new, gates.all_lines(extension, texts)))
-        gates.require_passed(checks)
+        if config.reproduce:
+            _say_faults(checks)
+        else:
+            gates.require_passed(checks)
         if config.tokenizer_only:
             work.kind = "tokenizer"
         else:
@@ -128,20 +136,42 @@ def refuse_unfit(source: Source) -> None:
                           "extend the model in 16 or 32 bits and quantize the result")
 
 
-def _extend_tokenizer(work: Work, base: BaseTokenizer, file: Path, size: int) -> tuple[BaseTokenizer, Extension]:
-    pieces = read_pieces(file)
-    new, extension = extend_tokenizer(base, pieces, size)
+def _extend_tokenizer(work: Work, config: ExtendConfig, folder: Path) -> tuple[BaseTokenizer, BaseTokenizer, Extension]:
+    """(base, extended tokenizer, what was added)."""
+    source = work.sources["vocab"].path
+    if config.reproduce:
+        base, new, extension = chinese_llama(*(read_spm(_sentencepiece_file(path)) for path in (folder, source)))
+        work.counted_in = len(extension.tokens) + extension.skipped.total()
+    else:
+        base, pieces = read_tokenizer(folder), read_pieces(vocab_file(source, "pieces.jsonl"))
+        new, extension = extend_tokenizer(base, pieces, config.size)
+        work.counted_in = len(pieces)
     if not extension.tokens:
-        raise ConfigError(f"the base has all {len(pieces)} pieces of the vocabulary as tokens: there is nothing to extend, "
+        raise ConfigError(f"the base has all {work.counted_in} pieces of the vocabulary as tokens: there is nothing to extend, "
                           "use it as it is")
     logger.info("extend: %d new tokens (%d atoms, %d helpers, %d words), ids from %d", len(extension.tokens),
                 extension.number("atom"), extension.number("helper"), extension.number("word"), extension.base_size)
     if extension.lost:
         logger.warning("extend: %d Chinese tokens of the base are no longer reachable: %s", len(extension.lost),
                        " ".join(extension.lost[:5]))
-    work.counted_in, work.kept = len(pieces), len(pieces) - extension.skipped.total()
+    work.kept = work.counted_in - extension.skipped.total()
     work.dropped.update(extension.skipped)
-    return new, extension
+    return base, new, extension
+
+
+def _sentencepiece_file(path: Path) -> Path:
+    file = path / "tokenizer.model" if path.is_dir() else path
+    if not file.exists() or not is_spm(file):
+        raise ConfigError(f"{path} is no SentencePiece model; --reproduce chinese-llama merges two of them")
+    return file
+
+
+def _say_faults(checks: list[gates.Gate]) -> None:
+    for gate in checks:
+        if not gate.passed:
+            numbers = ", ".join(f"{name} {number}" for name, number in gate.numbers.items())
+            logger.warning("extend: the historical merge fails the gate %s (%s), for example: %s", gate.name, numbers,
+                           "; ".join(gate.examples[:2]))
 
 
 def _extend_weights(work: Work, config: ExtendConfig, folder: Path, base: BaseTokenizer, new: BaseTokenizer,
