@@ -126,6 +126,8 @@ def test_domains_and_their_weights(tmp_path: Path):
     with pytest.raises(ConfigError, match="--weights names no domain laws; the text has: drug, law"):
         vocab(VocabConfig(input=str(folder), size=6, weights={"laws": 2}, out=str(tmp_path / "w")))
     assert not (tmp_path / "w").exists()
+    both = vocab(VocabConfig(input=[str(folder), str(folder / "law.jsonl")], size=6, coverage=1.0, weights={"in": 2}, out=str(tmp_path / "x")))
+    assert list(json.loads((both.path / "report.json").read_text("utf-8"))["curves"]) == ["in", "law"]
 
 
 def test_a_vocabulary_is_taken_over_without_text(tmp_path: Path):

@@ -62,7 +62,7 @@ class VocabConfig(StageConfig):
     seed_size: int = 0
     """Words to take from it; 0 takes 45 % of the size, or all where there is no text to train on"""
     weights: dict[str, int] = field(default_factory=dict)
-    """How many times a domain counts, by the name of its folder or file: {medical: 2}"""
+    """How many times a domain counts, by its name: that of an input, of one input the first folder or file in it: {leaflets: 2}"""
     sample: int = 20_000_000
     """Characters of each domain at most; 10 million are enough"""
     graph_weight: int = 20
@@ -140,11 +140,14 @@ def _seeds(work: Work) -> list[str]:
 
 
 def _training_texts(work: Work) -> Iterator[tuple[str, str]]:
+    """The corpus, and raw files; where several inputs are given, each is a domain."""
     if "corpus" in work.sources:
         yield from read_texts(work.sources["corpus"].path, "part")
     sources = work.sources.get("input", [])
-    for source in sources if isinstance(sources, list) else [sources]:
-        yield from ((name, normalise(text)) for name, text in read_texts(source.path))
+    sources = sources if isinstance(sources, list) else [sources]
+    for source in sources:
+        place = f"{source.path.stem}/" if len(sources) > 1 or "corpus" in work.sources else ""
+        yield from ((place + name, normalise(text)) for name, text in read_texts(source.path))
 
 
 def _listed(texts: list[str], seed: int) -> dict[str, list[str]]:
