@@ -1,25 +1,28 @@
-"""Graph -> instruction records by templates, with provenance and coverage."""
+"""Graph -> instruction records by templates, each checked by the verifier, with provenance and coverage."""
 
 from __future__ import annotations
 
+import random
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.errors import ConfigError, DataError
-from zhtune.graph.graph import Graph
+from zhtune.graph.graph import Graph, Triple
 from zhtune.log import logger
 from zhtune.records import write_json, write_jsonl
 from zhtune.synthesis.instruct import Taught, choose_heads, records
+from zhtune.synthesis.tasks import MAKERS, read_wordings, task_records
 
 STAGE = Stage("kg-instruct", version=3, kind="records", inputs={"graph": ("graph",)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class KgInstructConfig(StageConfig):
-    """Make instruction records from a graph: one-hop, inverse, yes/no and unanswerable questions."""
+    """Make instruction records from a graph: one-hop, inverse, yes/no, unanswerable questions and harder tasks."""
 
     graph: str
     """A graph artifact"""
@@ -33,6 +36,8 @@ class KgInstructConfig(StageConfig):
     """Yes/no questions, true and corrupted ones in equal number, as a share of the one-hop records"""
     unanswerable: float = 0.06
     """Questions about unknown heads, as a share of the one-hop records"""
+    tasks: dict[str, int] = field(default_factory=dict)
+    """Records of harder tasks: {counting: 200, choice: 200, exclude, common, difference, comparison, multi_hop, summary, dialogue}"""
 
     def __post_init__(self) -> None:
         if self.records_per_fact < 1 or self.heads < 0:
@@ -40,6 +45,9 @@ class KgInstructConfig(StageConfig):
         for name in ("inverse", "yes_no", "unanswerable"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"--{name} is a share from 0 to 1")
+        for task, wanted in self.tasks.items():
+            if task not in MAKERS or wanted < 0:
+                raise ConfigError(f"--tasks: {task!r}: {wanted}; there are: {', '.join(MAKERS)}, each with a number of records")
 
 
 def kg_instruct(config: KgInstructConfig) -> Artifact:
@@ -58,23 +66,34 @@ def _write(work: Work, config: KgInstructConfig) -> None:
     taught = choose_heads(graph, config.heads, config.seed)
     shares = {"inverse": config.inverse, "yes_no": config.yes_no, "unanswerable": config.unanswerable}
     rows = records(graph, taught, config.records_per_fact, shares, config.seed)
+    rows += task_records(graph, taught, config.tasks, config.seed, read_wordings())
+    if config.tasks:
+        random.Random(f"{config.seed}:order").shuffle(rows)
     if not rows:
         raise DataError("the graph gives no record", work.sources["graph"].path)
     work.counted_in = work.kept = write_jsonl(work.path / "records.jsonl", rows)
     write_json(work.path / "taught.json", vars(taught))
     tasks = Counter(row["source"]["task"] for row in rows)
     work.metrics |= {"records": len(rows), "heads": len(taught.heads), **{task: tasks[task] for task in sorted(tasks)}}
-    work.report["coverage"] = coverage(graph, taught, rows)
+    work.report |= {"coverage": coverage(graph, taught, rows, lambda t: t.relation),
+                    "coverage_by_type": coverage(graph, taught, rows, lambda t: t.tail_type),
+                    "coverage_by_degree": coverage(graph, taught, rows, _degree(graph))}
 
 
-def coverage(graph: Graph, taught: Taught, rows: list[dict]) -> dict[str, dict[str, int]]:
-    """By relation: triples of the graph, of taught heads, and stated by at least one record; from the records alone."""
+def coverage(graph: Graph, taught: Taught, rows: list[dict], key: Callable[[Triple], str]) -> dict[str, dict[str, int]]:
+    """By a key: triples of the graph, of taught heads, and stated by at least one record; from the records alone."""
     stated = {triple for row in rows for triple in row["source"]["triples"]}
     heads = set(taught.heads)
     table: dict[str, dict[str, int]] = {}
     for triple in graph.triples:
-        row = table.setdefault(triple.relation, {"triples": 0, "taught": 0, "covered": 0})
+        row = table.setdefault(key(triple), {"triples": 0, "taught": 0, "covered": 0})
         row["triples"] += 1
         row["taught"] += triple.head in heads
         row["covered"] += triple.id in stated
     return table
+
+
+def _degree(graph: Graph) -> Callable[[Triple], str]:
+    """How many triples the tail stands in, in powers of two: rare names are what generators forget."""
+    degrees = Counter(t.tail for t in graph.triples)
+    return lambda triple: f"up to {1 << (degrees[triple.tail] - 1).bit_length()}"

@@ -1,0 +1,99 @@
+"""Harder tasks from a graph, worked out by hand on nine triples."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from zhtune.errors import ConfigError, DataError
+from zhtune.graph.graph import Graph
+from zhtune.stages.kg_instruct import KgInstructConfig, kg_instruct
+from zhtune.synthesis.instruct import choose_heads
+from zhtune.synthesis.tasks import FORMS, MAKERS, read_wordings, task_records
+
+PLAIN = {task: {form: ["|".join(sorted(f"{name}={{{name}}}" for name in names))] for form, names in forms.items()} for task, forms in FORMS.items()}
+
+
+def made(toy_graph, task: str, wanted: int = 50) -> list[dict]:
+    graph = Graph.open(toy_graph.path)
+    return task_records(graph, choose_heads(graph, 0, 0), {task: wanted}, 0, PLAIN)
+
+
+def said(rows: list[dict]) -> set[tuple[str, str]]:
+    return {(row["messages"][0]["content"], row["messages"][1]["content"]) for row in rows}
+
+
+def test_counting(toy_graph):
+    # 感冒 用药 has two tails; no other fact has more than one. The same fact comes again until there are enough.
+    assert said(made(toy_graph, "counting", 3)) == {("h=感冒|l=药", "h=感冒|l=药|n=2|ts=甲药、乙药")}
+
+
+def test_common_difference_and_comparison(toy_graph):
+    # 感冒 and 咳嗽 share 辣椒 under 忌吃 and nothing else; neither has another tail there.
+    assert said(made(toy_graph, "common")) <= {("a=感冒|b=咳嗽|l=忌吃", "l=忌吃|ts=辣椒"), ("a=咳嗽|b=感冒|l=忌吃", "l=忌吃|ts=辣椒")}
+    assert made(toy_graph, "common") and made(toy_graph, "difference") == []
+    assert all(row["messages"][1]["content"].endswith("|x=辣椒|y=辣椒") for row in made(toy_graph, "comparison"))
+
+
+def test_multi_hop_goes_through_names_of_one_head_only(toy_graph):
+    rows = made(toy_graph, "multi_hop")
+    graph = Graph.open(toy_graph.path)
+    assert ("k=病|l=药|m=宜吃|t=丁药", "h=头痛|m=宜吃|ts=绿茶") in said(rows)
+    assert not any("t=辣椒" in question for question, _ in said(rows))               # two heads avoid it
+    by_id = {t.id: t for t in graph.triples}
+    for row in rows:
+        triples = [by_id[i] for i in row["source"]["triples"]]
+        assert len({t.head for t in triples}) == 1 and f"h={triples[0].head}" in row["messages"][1]["content"]
+
+
+@pytest.mark.parametrize(("task", "true"), [("choice", True), ("exclude", False)])
+def test_choices_have_one_right_option(task: str, true: bool, tmp_path):
+    from conftest import ROWS, write_graph_input
+
+    from zhtune.stages.kg import KgConfig, kg
+    rows = [*ROWS, ("感冒", "用药", "戊药"), *((f"病{i}", "用药", f"药{i}") for i in range(5))]
+    graph = Graph.open(kg(KgConfig(input=str(write_graph_input(tmp_path / "in", rows)), out=str(tmp_path / "g"))).path)
+    found = task_records(graph, choose_heads(graph, 0, 0), {task: 20}, 0, PLAIN)
+    assert len(found) == 20
+    for row in found:
+        head = row["messages"][0]["content"].split("|")[0].removeprefix("h=")
+        options = {line.removeprefix("o=")[0]: line.removeprefix("o=")[3:] for line in row["messages"][0]["content"].split("|", 2)[2].split("\n")}
+        label = row["messages"][0]["content"].split("|")[1].removeprefix("l=")
+        truth = [letter for letter, name in options.items() if name in graph.tails(head, "用药" if label == "药" else label)]
+        right = row["messages"][1]["content"].removeprefix("t=")
+        letter = truth[0] if true else next(iter(set(options) - set(truth)))
+        assert len(truth) == (1 if true else 3) and right == f"{letter}. {options[letter]}。"
+
+
+def test_summary_and_dialogue(toy_graph):
+    assert ("h=头痛", "头痛的药有丁药。头痛宜吃绿茶。") in said(made(toy_graph, "summary"))
+    rows = made(toy_graph, "dialogue")
+    assert rows and all([m["role"] for m in row["messages"]] == ["user", "assistant"] * 3 for row in rows)
+    graph = Graph.open(toy_graph.path)
+    for row in rows:
+        heads = {t.head for t in graph.triples if t.id in row["source"]["triples"]}
+        assert len(heads) == 2 and any(row["messages"][4]["content"].startswith(f"h={head}|") for head in heads)
+
+
+def test_the_stage_covers_and_says_so(toy_graph, tmp_path):
+    config = KgInstructConfig(graph=str(toy_graph.path), records_per_fact=1, tasks={"summary": 3, "counting": 1}, out=str(tmp_path / "r"))
+    artifact = kg_instruct(config)
+    metrics, report = artifact.manifest["metrics"], json.loads((artifact.path / "report.json").read_text("utf-8"))
+    assert (metrics["summary"], metrics["counting"], metrics["one_hop"]) == (3, 1, 8)
+    assert report["coverage_by_type"] == {"药": {"triples": 4, "taught": 4, "covered": 4}, "食": {"triples": 5, "taught": 5, "covered": 5}}
+    assert report["coverage_by_degree"] == {"up to 1": {"triples": 7, "taught": 7, "covered": 7}, "up to 2": {"triples": 2, "taught": 2, "covered": 2}}
+    with pytest.raises(ConfigError, match="--tasks: 'riddle': 1; there are: counting"):
+        KgInstructConfig(graph="x", tasks={"riddle": 1}, out="y")
+
+
+def test_wordings_are_read_strictly(tmp_path):
+    shipped = read_wordings()
+    assert set(shipped) == set(MAKERS) and all(len(forms["ask"]) >= 5 for task, forms in shipped.items() if task != "dialogue")
+    file = tmp_path / "w.yaml"
+    file.write_text(json.dumps({**shipped, "counting": {"ask": ["{h}?"], "say": ["{n}"]}}), "utf-8")
+    with pytest.raises(DataError, match=r"w.yaml: counting.ask: '\{h\}\?' lacks \{l\}"):
+        read_wordings(file)
+    file.write_text("counting: {}", "utf-8")
+    with pytest.raises(DataError, match="must hold the tasks counting"):
+        read_wordings(file)
