@@ -9,6 +9,8 @@ import pytest
 from zhtune.errors import ConfigError, DataError
 from zhtune.graph.graph import Graph
 from zhtune.stages.kg_instruct import KgInstructConfig, kg_instruct
+from zhtune.stages.prefer import PreferConfig, prefer
+from zhtune.synthesis.flaws import flawed_pairs
 from zhtune.synthesis.instruct import choose_heads
 from zhtune.synthesis.tasks import FORMS, MAKERS, read_wordings, task_records
 
@@ -85,6 +87,44 @@ def test_the_stage_covers_and_says_so(toy_graph, tmp_path):
     assert report["coverage_by_degree"] == {"up to 1": {"triples": 7, "taught": 7, "covered": 7}, "up to 2": {"triples": 2, "taught": 2, "covered": 2}}
     with pytest.raises(ConfigError, match="--tasks: 'riddle': 1; there are: counting"):
         KgInstructConfig(graph="x", tasks={"riddle": 1}, out="y")
+
+
+def flawed(toy_graph, flaw: str, wanted: int = 40, unknown: set[str] = frozenset()) -> list[dict]:
+    graph = Graph.open(toy_graph.path)
+    heads = set(graph.heads) - set(unknown)
+    return flawed_pairs(graph, heads, set(unknown), (flaw,), wanted, 0, PLAIN)
+
+
+def sides(rows: list[dict]) -> set[tuple[str, str]]:
+    return {(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows}
+
+
+def test_flaws_of_lists(toy_graph):
+    # 感冒 用药 is the one fact with two tails.
+    assert sides(flawed(toy_graph, "omission")) == {("感冒的药有甲药、乙药。", "感冒的药有甲药。"), ("感冒的药有甲药、乙药。", "感冒的药有乙药。")}
+    added = {wrong for _, wrong in sides(flawed(toy_graph, "over_claim"))}
+    names = [set(wrong.removeprefix("感冒的药有").removesuffix("。").split("、")) for wrong in added]
+    assert names and all({"甲药", "乙药"} < some and (some - {"甲药", "乙药"}) <= {"丙药", "丁药"} for some in names)
+    # 宜吃 excludes 忌吃: what to avoid is given as what to eat, and the reverse.
+    assert ("感冒宜吃白粥。", "感冒宜吃辣椒。") in sides(flawed(toy_graph, "relation_swap"))
+    assert ("感冒忌吃辣椒。", "感冒忌吃白粥。") in sides(flawed(toy_graph, "relation_swap"))
+
+
+def test_flaws_that_balance(toy_graph):
+    rows = flawed(toy_graph, "polarity")
+    yes = sum(row["chosen"][0]["content"].startswith("是") for row in rows)
+    assert yes == len(rows) / 2 == 20 and all(row["chosen"][0]["content"][:1] != row["rejected"][0]["content"][:1] for row in rows)
+    assert sides(flawed(toy_graph, "count")) <= {("h=感冒|l=药|n=2|ts=甲药、乙药", f"h=感冒|l=药|n={n}|ts=甲药、乙药") for n in (1, 3)}
+    rows = flawed(toy_graph, "false_refusal", unknown={"头痛"})
+    refused = [row["source"]["triples"] == [] for row in rows]
+    assert sum(refused) == len(refused) / 2 and all(("没有头痛的资料" in row["chosen"][0]["content"]) == new for row, new in zip(rows, refused, strict=True))
+
+
+def test_the_stage_counts_flaws(toy_graph, tmp_path):
+    made = prefer(PreferConfig(graph=str(toy_graph.path), pairs=2, flaws=["omission", "relation_swap"], flaw_pairs=2, out=str(tmp_path / "p")))
+    assert made.manifest["metrics"] == {"pairs": 6, "omission": 2, "relation_swap": 2}
+    with pytest.raises(ConfigError, match="--flaws: 'rude' is none; there are: omission"):
+        PreferConfig(graph="x", flaws=["rude"], out="y")
 
 
 def test_wordings_are_read_strictly(tmp_path):

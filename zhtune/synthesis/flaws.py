@@ -1,0 +1,131 @@
+"""Preference pairs with other flaws than a swapped entity; each is false by the graph, and none shows by its form.
+
+What would show is balanced: an omission is shorter, an over-claim longer, and there are as many of both; refusals are
+rejected for known heads as often as they are chosen for unknown ones; yes is as often right as no.
+
+    omission        one of several tails is left out      | over_claim     a false tail is added
+    polarity        yes for no, no for yes                | count          the number of tails is wrong by one
+    relation_swap   the tails of an excluding relation    | false_refusal  a refusal of what is known, and the reverse
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from zhtune.graph.graph import Graph, Triple
+from zhtune.graph.ontology import fill
+from zhtune.synthesis.instruct import LIST_MARK, answer, question, ranked
+from zhtune.synthesis.tasks import Wordings
+
+_TURNS = 4                                                  # facts looked at for one pair before fewer pairs are given
+Rows = Iterator[dict[str, Any]]
+
+
+def flawed_pairs(graph: Graph, heads: set[str], unknown: set[str], flaws: tuple[str, ...], wanted: int, seed: int,
+                 wordings: Wordings) -> list[dict[str, Any]]:
+    """`wanted` pairs of each flaw, fewer where the graph gives no more.
+
+    Args:
+        heads: whose facts are used.
+        unknown: heads that must stay unknown: no answer names them, refusals of them are right.
+        flaws: of FLAWS.
+        wanted: pairs of each.
+        seed: of all choices.
+        wordings: of zhtune.synthesis.tasks.read_wordings.
+    """
+    rows = []
+    for flaw in flaws:
+        made = FLAWS[flaw](graph, heads, unknown, wanted, f"{seed}:{flaw}", wordings)
+        rows += [{**row, "source": {**row["source"], "flaw": flaw, "seed": seed}} for row in islice(made, wanted)]
+    return rows
+
+
+def _listed(change: Callable[[Graph, str, str, set[str], random.Random], list[str] | None]) -> Callable[..., Rows]:
+    """Pairs of one-hop answers whose list `change` makes wrong; it gives None where it cannot."""
+    def make(graph: Graph, heads: set[str], unknown: set[str], wanted: int, seed: str, wordings: Wordings) -> Rows:
+        keys = [key for key in graph.facts if key[0] in heads]
+        for (head, name), draw in ranked(keys, max(wanted, len(keys)) * _TURNS, seed):
+            wrong = change(graph, head, name, unknown, draw)
+            if wrong:
+                relation = graph.ontology.relations[name]
+                asked, _ = question(graph, head, relation, draw.randrange(len(relation.ask)), str(draw.random()), set())
+                yield _pair(asked, answer(graph, head, name), fill(relation.say, h=head, ts=LIST_MARK.join(wrong)), graph.facts[head, name])
+    return make
+
+
+def _omit(graph: Graph, head: str, name: str, unknown: set[str], draw: random.Random) -> list[str] | None:
+    tails = graph.tails(head, name)
+    left_out = draw.choice(tails)
+    return [t for t in tails if t != left_out] if len(tails) > 1 else None
+
+
+def _add(graph: Graph, head: str, name: str, unknown: set[str], draw: random.Random) -> list[str] | None:
+    tails = graph.tails(head, name)
+    false = graph.false_names(head, graph.facts[head, name][0].tail_type, unknown)
+    if not false or len(tails) < 2:                         # facts of one tail are never omitted from, so never added to
+        return None
+    at = draw.randrange(len(tails) + 1)
+    return [*tails[:at], draw.choice(false), *tails[at:]]
+
+
+def _swap_relation(graph: Graph, head: str, name: str, unknown: set[str], draw: random.Random) -> list[str] | None:
+    """Tails of a relation that excludes this one: what to avoid, given as what to eat."""
+    others = [b if a == name else a for a, b in graph.ontology.contradictions if name in (a, b)]
+    fit = [other for other in others if (head, other) in graph.facts and (head, name) in graph.facts]
+    return graph.tails(head, draw.choice(fit)) if fit else None
+
+
+def _polarity(graph: Graph, heads: set[str], unknown: set[str], wanted: int, seed: str, wordings: Wordings) -> Rows:
+    keys = [key for key in graph.facts if key[0] in heads and graph.ontology.relations[key[1]].ask_confirm]
+    for (head, name), draw in ranked(keys, wanted * _TURNS, seed):
+        relation, fact, truth = graph.ontology.relations[name], graph.facts[head, name], graph.tails(head, name)
+        false = graph.false_names(head, fact[0].tail_type, unknown)
+        if not false:
+            continue
+        yes, no = (fill(form, h=head, ts=LIST_MARK.join(truth)) for form in (relation.say_yes, relation.say_no))
+        for stated, right, wrong in ((draw.choice(truth), yes, no), (draw.choice(false), no, yes)):
+            yield _pair(fill(draw.choice(relation.ask_confirm), h=head, t=stated), right, wrong, fact)
+
+
+def _count(graph: Graph, heads: set[str], unknown: set[str], wanted: int, seed: str, wordings: Wordings) -> Rows:
+    keys = [key for key, fact in graph.facts.items() if key[0] in heads and 2 <= len(fact) <= 8]
+    for (head, name), draw in ranked(keys, wanted * _TURNS, seed):
+        tails, label = graph.tails(head, name), graph.ontology.relations[name].labels[0]
+        say = draw.choice(wordings["counting"]["say"])
+        right, wrong = (fill(say, h=head, l=label, n=str(n), ts=LIST_MARK.join(tails)) for n in (len(tails), len(tails) + draw.choice((-1, 1))))
+        yield _pair(fill(draw.choice(wordings["counting"]["ask"]), h=head, l=label), right, wrong, graph.facts[head, name])
+
+
+def _refusal(graph: Graph, heads: set[str], unknown: set[str], wanted: int, seed: str, wordings: Wordings) -> Rows:
+    """A known head refused, then an unknown one answered with tails of another: one of each in turn."""
+    known = ranked([key for key in graph.facts if key[0] in heads], wanted, f"{seed}:known")
+    asked = [(h, r) for h in sorted(unknown) for r in graph.ontology.relations if graph.asks(h, r)]
+    others = ranked(asked, wanted, f"{seed}:unknown")
+    if not graph.ontology.refuse:
+        return
+    for ((head, name), draw), ((stranger, other), invent) in zip(known, others, strict=False):
+        relation, refusal = graph.ontology.relations[name], draw.choice(graph.ontology.refuse)
+        text, _ = question(graph, head, relation, draw.randrange(len(relation.ask)), str(draw.random()), set())
+        yield _pair(text, answer(graph, head, name), fill(refusal, h=head), graph.facts[head, name])
+        donors = [h for h in sorted(heads) if (h, other) in graph.facts and not set(graph.tails(h, other)) & graph.about(stranger)]
+        if donors:
+            relation = graph.ontology.relations[other]
+            text, _ = question(graph, stranger, relation, invent.randrange(len(relation.ask)), str(invent.random()), set())
+            made_up = fill(relation.say, h=stranger, ts=LIST_MARK.join(graph.tails(invent.choice(donors), other)))
+            yield _pair(text, fill(invent.choice(graph.ontology.refuse), h=stranger), made_up, [])
+
+
+def _pair(asked: str, chosen: str, rejected: str, triples: list[Triple]) -> dict[str, Any]:
+    return {"prompt": [{"role": "user", "content": asked}], "chosen": [{"role": "assistant", "content": chosen}],
+            "rejected": [{"role": "assistant", "content": rejected}],
+            "source": {"producer": "template", "triples": [t.id for t in triples]}}
+
+
+FLAWS: dict[str, Callable[..., Rows]] = {
+    "omission": _listed(_omit), "over_claim": _listed(_add), "relation_swap": _listed(_swap_relation), "polarity": _polarity,
+    "count": _count, "false_refusal": _refusal,
+}
+"""Flaw -> how its pairs are made: (graph, heads, unknown heads, pairs wanted, seed, wordings)."""
