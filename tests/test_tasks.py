@@ -12,6 +12,7 @@ from zhtune.stages.kg_instruct import KgInstructConfig, kg_instruct
 from zhtune.stages.prefer import PreferConfig, prefer
 from zhtune.synthesis.flaws import flawed_pairs
 from zhtune.synthesis.instruct import choose_heads
+from zhtune.synthesis.splits import leaks
 from zhtune.synthesis.tasks import FORMS, MAKERS, read_wordings, task_records
 
 PLAIN = {task: {form: ["|".join(sorted(f"{name}={{{name}}}" for name in names))] for form, names in forms.items()} for task, forms in FORMS.items()}
@@ -125,6 +126,41 @@ def test_the_stage_counts_flaws(toy_graph, tmp_path):
     assert made.manifest["metrics"] == {"pairs": 6, "omission": 2, "relation_swap": 2}
     with pytest.raises(ConfigError, match="--flaws: 'rude' is none; there are: omission"):
         PreferConfig(graph="x", flaws=["rude"], out="y")
+
+
+# Held-out splits
+
+def test_splits_do_not_leak(tmp_path):
+    from zhtune import assets
+    from zhtune.stages.kg import KgConfig, kg
+    graph_at = kg(KgConfig(input=str(assets.shipped("medical")), out=str(tmp_path / "g"))).path
+    made = kg_instruct(KgInstructConfig(graph=str(graph_at), records_per_fact=2, yes_no=.2, inverse=.2, tasks={"common": 100, "multi_hop": 100},
+                                        holdout={"triple": .05, "entity": .05, "composition": .2}, out=str(tmp_path / "r")))
+    train, heldout = ([json.loads(line) for line in open(made.path / f"{name}.jsonl", encoding="utf-8")] for name in ("records", "heldout"))
+    report, counts = json.loads((made.path / "report.json").read_text("utf-8")), made.manifest["counts"]
+    assert min(report["heldout"].values()) > 20 and set(report["heldout"]) == {"triple", "entity", "composition"}
+    assert report["leaks"] == {"question": 0, "pair": 0, "entity": 0, "combination": 0}
+    assert counts["in"] == len(train) + sum(counts["dropped"].values()) and counts["kept"] == len(train)
+    # The same in other words: by plain strings.
+    triples = {t.id: t for t in Graph.open(graph_at).triples}
+    text = "\n".join(m["content"] for row in train for m in row["messages"])
+    for row in heldout:
+        stated = [triples[i] for i in row["source"]["triples"]]
+        if row["source"]["split"] == "entity":
+            assert stated[0].head not in text
+        if row["source"]["split"] == "triple":
+            said = [r for r in train if all({t.head, t.tail} <= {x for i in r["source"]["triples"] for x in (triples[i].head, triples[i].tail)}
+                                            for t in stated)]
+            assert not [r for r in said if r["source"]["task"] == "one_hop"]
+
+
+def test_a_leak_is_seen(toy_graph):
+    graph = Graph.open(toy_graph.path)
+    rows = made(toy_graph, "summary", 3)
+    held = [{**rows[0], "source": {**rows[0]["source"], "split": "entity"}}]
+    assert leaks(graph, rows[1:], held)["entity"] == 0 and leaks(graph, rows, held) == {"question": 1, "pair": 0, "entity": 1, "combination": 0}
+    with pytest.raises(ConfigError, match="--holdout: 'luck': 0.1; there are: entity"):
+        KgInstructConfig(graph="x", holdout={"luck": .1}, out="y")
 
 
 def test_wordings_are_read_strictly(tmp_path):

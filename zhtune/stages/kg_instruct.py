@@ -15,6 +15,7 @@ from zhtune.graph.graph import Graph, Triple
 from zhtune.log import logger
 from zhtune.records import write_json, write_jsonl
 from zhtune.synthesis.instruct import Taught, choose_heads, records
+from zhtune.synthesis.splits import SPLITS, divide, leaks
 from zhtune.synthesis.tasks import MAKERS, read_wordings, task_records
 
 STAGE = Stage("kg-instruct", version=3, kind="records", inputs={"graph": ("graph",)})
@@ -38,6 +39,8 @@ class KgInstructConfig(StageConfig):
     """Questions about unknown heads, as a share of the one-hop records"""
     tasks: dict[str, int] = field(default_factory=dict)
     """Records of harder tasks: {counting: 200, choice: 200, exclude, common, difference, comparison, multi_hop, summary, dialogue}"""
+    holdout: dict[str, float] = field(default_factory=dict)
+    """Kept out of training, as heldout.jsonl: {triple: 0.05, entity: 0.05, composition: 0.1}, shares of facts, heads, combinations"""
 
     def __post_init__(self) -> None:
         if self.records_per_fact < 1 or self.heads < 0:
@@ -45,6 +48,9 @@ class KgInstructConfig(StageConfig):
         for name in ("inverse", "yes_no", "unanswerable"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"--{name} is a share from 0 to 1")
+        for split, share in self.holdout.items():
+            if split not in SPLITS or not 0 <= share < 1:
+                raise ConfigError(f"--holdout: {split!r}: {share}; there are: {', '.join(SPLITS)}, each with a share below 1")
         for task, wanted in self.tasks.items():
             if task not in MAKERS or wanted < 0:
                 raise ConfigError(f"--tasks: {task!r}: {wanted}; there are: {', '.join(MAKERS)}, each with a number of records")
@@ -71,13 +77,30 @@ def _write(work: Work, config: KgInstructConfig) -> None:
         random.Random(f"{config.seed}:order").shuffle(rows)
     if not rows:
         raise DataError("the graph gives no record", work.sources["graph"].path)
-    work.counted_in = work.kept = write_jsonl(work.path / "records.jsonl", rows)
+    work.counted_in = len(rows)
+    if config.holdout:
+        rows = _hold_out(work, graph, rows, config)
+    work.kept = write_jsonl(work.path / "records.jsonl", rows)
     write_json(work.path / "taught.json", vars(taught))
     tasks = Counter(row["source"]["task"] for row in rows)
     work.metrics |= {"records": len(rows), "heads": len(taught.heads), **{task: tasks[task] for task in sorted(tasks)}}
     work.report |= {"coverage": coverage(graph, taught, rows, lambda t: t.relation),
                     "coverage_by_type": coverage(graph, taught, rows, lambda t: t.tail_type),
                     "coverage_by_degree": coverage(graph, taught, rows, _degree(graph))}
+
+
+def _hold_out(work: Work, graph: Graph, rows: list[dict], config: KgInstructConfig) -> list[dict]:
+    """Write heldout.jsonl and prove that no training record gives one of it away; returns the training records."""
+    divided = divide(graph, rows, config.holdout, config.seed)
+    found = leaks(graph, divided.train, divided.heldout)
+    if any(found.values()):
+        raise DataError(f"training records give held-out ones away: {found}; report this as a defect")
+    write_jsonl(work.path / "heldout.jsonl", divided.heldout)
+    work.dropped.update(divided.dropped)
+    splits = Counter(row["source"]["split"] for row in divided.heldout)
+    work.dropped.update({f"heldout_{split}": number for split, number in sorted(splits.items())})
+    work.report |= {"heldout": dict(sorted(splits.items())), "leaks": found}
+    return divided.train
 
 
 def coverage(graph: Graph, taught: Taught, rows: list[dict], key: Callable[[Triple], str]) -> dict[str, dict[str, int]]:
