@@ -36,7 +36,7 @@ def test_common_difference_and_comparison(toy_graph):
     # 感冒 and 咳嗽 share 辣椒 under 忌吃 and nothing else; neither has another tail there.
     assert said(made(toy_graph, "common")) <= {("a=感冒|b=咳嗽|l=忌吃", "l=忌吃|ts=辣椒"), ("a=咳嗽|b=感冒|l=忌吃", "l=忌吃|ts=辣椒")}
     assert made(toy_graph, "common") and made(toy_graph, "difference") == []
-    assert all(row["messages"][1]["content"].endswith("|x=辣椒|y=辣椒") for row in made(toy_graph, "comparison"))
+    assert made(toy_graph, "comparison") == []              # nothing to compare: both avoid the same
 
 
 def test_multi_hop_goes_through_names_of_one_head_only(toy_graph):

@@ -37,6 +37,8 @@ class KgInstructConfig(StageConfig):
     """Yes/no questions, true and corrupted ones in equal number, as a share of the one-hop records"""
     unanswerable: float = 0.06
     """Questions about unknown heads, as a share of the one-hop records"""
+    noise: bool = True
+    """Reword questions at random: keyword queries, fillers, dropped characters. Better for training; off for data that people read"""
     tasks: dict[str, int] = field(default_factory=dict)
     """Records of harder tasks: {counting: 200, choice: 200, exclude, common, difference, comparison, multi_hop, summary, dialogue}"""
     holdout: dict[str, float] = field(default_factory=dict)
@@ -71,7 +73,7 @@ def _write(work: Work, config: KgInstructConfig) -> None:
         logger.info("kg-instruct: %d heads were asked for, the graph has %d: all are taught", config.heads, len(graph.heads))
     taught = choose_heads(graph, config.heads, config.seed)
     shares = {"inverse": config.inverse, "yes_no": config.yes_no, "unanswerable": config.unanswerable}
-    rows = records(graph, taught, config.records_per_fact, shares, config.seed)
+    rows = records(graph, taught, config.records_per_fact, shares, config.seed, config.noise)
     rows += task_records(graph, taught, config.tasks, config.seed, read_wordings())
     if config.tasks:
         random.Random(f"{config.seed}:order").shuffle(rows)

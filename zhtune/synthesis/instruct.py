@@ -63,7 +63,7 @@ def read_taught(folder: Path, graph: Graph) -> Taught:
     return taught
 
 
-def records(graph: Graph, taught: Taught, per_fact: int, shares: dict[str, float], seed: int) -> list[dict[str, Any]]:
+def records(graph: Graph, taught: Taught, per_fact: int, shares: dict[str, float], seed: int, noise: bool = True) -> list[dict[str, Any]]:
     """All records, shuffled by the seed.
 
     Args:
@@ -72,17 +72,18 @@ def records(graph: Graph, taught: Taught, per_fact: int, shares: dict[str, float
         per_fact: one-hop records a fact, each on another wording before one is used again.
         shares: of "inverse", "yes_no", "unanswerable" records, relative to the one-hop ones.
         seed: of all choices.
+        noise: whether questions are reworded at random (keyword queries, fillers, dropped characters).
 
     Raises:
         DataError: a training wording is one of the held-out wordings.
     """
     refuse_leaks(graph)
     makers = {"inverse": _inverse, "yes_no": _yes_no, "unanswerable": _unanswerable}
-    rows = list(_one_hop(graph, taught, per_fact, seed))
+    rows = list(_one_hop(graph, taught, per_fact, seed, noise))
     facts = len(rows)
     for task, share in shares.items():
         wanted = round(share * facts)
-        rows += islice(makers[task](graph, taught, wanted, seed), wanted)
+        rows += islice(makers[task](graph, taught, wanted, seed, noise), wanted)
     random.Random(f"{seed}:order").shuffle(rows)
     return rows
 
@@ -107,7 +108,7 @@ def answer(graph: Graph, head: str, relation: str) -> str:
     return fill(graph.ontology.relations[relation].say, h=head, ts=LIST_MARK.join(graph.tails(head, relation)))
 
 
-def _one_hop(graph: Graph, taught: Taught, per_fact: int, seed: int) -> Iterator[dict[str, Any]]:
+def _one_hop(graph: Graph, taught: Taught, per_fact: int, seed: int, noise: bool) -> Iterator[dict[str, Any]]:
     heads = set(taught.heads)
     for (head, name), triples in graph.facts.items():
         if head not in heads:
@@ -115,22 +116,22 @@ def _one_hop(graph: Graph, taught: Taught, per_fact: int, seed: int) -> Iterator
         relation = graph.ontology.relations[name]
         key, seen = f"{seed}:one_hop:{head}:{name}", set()
         for number, index in enumerate(rounds(len(relation.ask), per_fact, random.Random(key))):
-            asked, form = question(graph, head, relation, index, f"{key}:{number}", seen)
+            asked, form = question(graph, head, relation, index, f"{key}:{number}", seen, noise)
             seen.add(asked)
             yield record("one_hop", asked, answer(graph, head, name), triples, seed, wording=index, form=form)
 
 
-def question(graph: Graph, head: str, relation: Relation, index: int, key: str, seen: set[str]) -> tuple[str, str]:
-    """A reworded question, drawn again while it repeats one of `seen` or has become a held-out wording."""
+def question(graph: Graph, head: str, relation: Relation, index: int, key: str, seen: set[str], noise: bool = True) -> tuple[str, str]:
+    """A reworded question, drawn again while it repeats one of `seen` or has become a held-out wording; without noise the wording."""
     generator, held = random.Random(key), graph.heldout_wordings(relation.name)
-    for _ in range(_DRAWS):
+    for _ in range(_DRAWS if noise else 0):
         text, form = reword(relation.ask[index], head, relation, graph.ontology, generator)
         if text not in seen and text.replace(head, "{h}") not in held:
             return text, form
     return fill(relation.ask[index], h=head), "wording"     # a training wording is no held-out one: refuse_leaks
 
 
-def _inverse(graph: Graph, taught: Taught, wanted: int, seed: int) -> Iterator[dict[str, Any]]:
+def _inverse(graph: Graph, taught: Taught, wanted: int, seed: int, noise: bool) -> Iterator[dict[str, Any]]:
     heads = set(taught.heads)
     known = {key: [t for t in triples if t.head in heads] for key, triples in graph.inverse.items()}
     keys = [k for k, triples in known.items() if 1 <= len(triples) <= _INVERSE_MOST and graph.ontology.relations[k[1]].ask_inverse]
@@ -140,7 +141,7 @@ def _inverse(graph: Graph, taught: Taught, wanted: int, seed: int) -> Iterator[d
         yield record("inverse", fill(generator.choice(relation.ask_inverse), t=tail), said, known[tail, name], seed)
 
 
-def _yes_no(graph: Graph, taught: Taught, wanted: int, seed: int) -> Iterator[dict[str, Any]]:
+def _yes_no(graph: Graph, taught: Taught, wanted: int, seed: int, noise: bool) -> Iterator[dict[str, Any]]:
     """A true and a corrupted statement of one fact after the other."""
     heads, unknown = set(taught.heads), {*taught.unknown_train, *taught.unknown_eval}
     keys = [k for k in graph.facts if k[0] in heads and graph.ontology.relations[k[1]].ask_confirm]
@@ -154,11 +155,11 @@ def _yes_no(graph: Graph, taught: Taught, wanted: int, seed: int) -> Iterator[di
             yield record("yes_no", asked, fill(form, h=head, ts=LIST_MARK.join(truth)), fact, seed, true=true, stated=stated)
 
 
-def _unanswerable(graph: Graph, taught: Taught, wanted: int, seed: int) -> Iterator[dict[str, Any]]:
+def _unanswerable(graph: Graph, taught: Taught, wanted: int, seed: int, noise: bool) -> Iterator[dict[str, Any]]:
     keys = [(h, r) for h in taught.unknown_train for r in graph.ontology.relations if graph.asks(h, r)]
     for (head, name), generator in ranked(keys if graph.ontology.refuse else [], wanted, f"{seed}:unanswerable"):
         relation = graph.ontology.relations[name]
-        asked, _ = question(graph, head, relation, generator.randrange(len(relation.ask)), str(generator.random()), set())
+        asked, _ = question(graph, head, relation, generator.randrange(len(relation.ask)), str(generator.random()), set(), noise)
         yield record("unanswerable", asked, fill(generator.choice(graph.ontology.refuse), h=head), [], seed)
 
 
