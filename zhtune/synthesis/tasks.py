@@ -160,7 +160,8 @@ MAKERS: dict[str, Callable[..., Rows]] = {
     "counting": _counting, "choice": _choice("choice", 3), "exclude": _choice("exclude", 1),
     "common": _two_heads("common", lambda x, y: [t for t in x if t in y]),
     "difference": _two_heads("difference", lambda x, y: [t for t in x if t not in y]),
-    "comparison": _two_heads("comparison", lambda x, y: x if set(x) != set(y) else []), "multi_hop": _multi_hop, "summary": _summary, "dialogue": _dialogue,
+    "comparison": _two_heads("comparison", lambda x, y: x if set(x) != set(y) else []),
+    "multi_hop": _multi_hop, "summary": _summary, "dialogue": _dialogue,
 }
 """Task -> how its records are made: (graph, taught heads, records wanted, seed, wordings)."""
 

@@ -1,0 +1,213 @@
+"""Records or preferences in any known format -> the same in messages form, with a report of every problem by row and field."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zhtune.artifact import Artifact
+from zhtune.building import Stage, Work, build
+from zhtune.config import StageConfig
+from zhtune.corpus.read import Refusal
+from zhtune.errors import ConfigError, DataError
+from zhtune.log import logger, progress
+from zhtune.records import dumps, write_jsonl
+from zhtune.synthesis.checks import check_pair, check_record, mend_pair, mend_record
+from zhtune.synthesis.formats import Item, read_pairs, read_record
+from zhtune.synthesis.leaks import Duplicates, NearDuplicates, TestItems
+from zhtune.synthesis.lint_names import CURES, Problem
+from zhtune.synthesis.lint_page import terminal, write_page
+from zhtune.synthesis.rows import read_rows
+
+STAGE = Stage("lint", version=1, kind="records",
+              inputs={"records": ("records", "file"), "preferences": ("preferences", "file"), "against": ("file", "records", "preferences")})
+_ROUNDS = 3                                                 # a repair may bring another problem to light: <think> without an answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class LintConfig(StageConfig):
+    """Read records or preferences in any known format, report every problem by row and field, and write them in messages
+    form. What cannot be trained on is refused; --fix true also repairs what has one right repair and drops what has none."""
+
+    records: str | list[str] = ""
+    """Files or folders of records: JSON, JSON Lines, CSV, TSV, xlsx, parquet, in any format of docs/formats.md"""
+    preferences: str | list[str] = ""
+    """Files or folders of preferences, in the same kinds of file"""
+    against: str | list[str] = ""
+    """Test and benchmark files: rows that hold their questions, or 13 characters of them, are reported"""
+    fix: bool = False
+    """Repair what has one right repair, drop what has none; off, such rows are kept and reported"""
+    near: float = 0.9
+    """Rows whose question and answer are more like an earlier row's than this (ROUGE-L of words, 0 to 1) are reported; 0 for none"""
+    own_names: list[str] = field(default_factory=list)
+    """Product names that the assistant may call itself"""
+
+    def __post_init__(self) -> None:
+        if bool(self.records) == bool(self.preferences):
+            raise ConfigError("lint reads either --records or --preferences: give one of them")
+        if not 0 <= self.near < 1:
+            raise ConfigError(f"--near is a share from 0 to below 1, not {self.near}")
+
+
+@dataclass
+class Findings:
+    """What was found, as report.json and the page tell it."""
+
+    problems: list[dict[str, str]] = field(default_factory=list)
+    rows: dict[str, set[str]] = field(default_factory=dict)
+    repaired: Counter[str] = field(default_factory=Counter)
+    forms: Counter[str] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
+
+    def note(self, where: str, problems: list[Problem]) -> None:
+        for problem in problems:
+            self.rows.setdefault(problem.name, set()).add(where)
+            self.problems.append({"row": where, "field": problem.field, "problem": problem.name, "detail": _writable(problem.detail)})
+
+    def table(self, dropped: Counter[str]) -> dict[str, dict[str, Any]]:
+        """By name, in the order of CURES: how often it was found, in how many rows, and what became of them."""
+        found = Counter(problem["problem"] for problem in self.problems)
+        return {name: {"cure": CURES[name].cure, "found": found[name], "rows": len(self.rows[name]), "repaired": self.repaired[name],
+                       "dropped": dropped[name]} for name in CURES if found[name]}
+
+
+def lint(config: LintConfig) -> Artifact:
+    """Write records.jsonl or preferences.jsonl, report.json and report.html, and show the table of problems.
+
+    Raises:
+        DataError: a file cannot be read at all, or nothing is left.
+    """
+    made = build(STAGE, config, lambda work: _write(work, config))
+    logger.info("%s", terminal(made.path / "report.json"))
+    return made
+
+
+def _write(work: Work, config: LintConfig) -> None:
+    name = "records" if config.records else "preferences"
+    work.kind = name
+    sources = _list(work.sources[name])
+    work.licences = {licence for source in sources for licence in source.licences}   # a test file gives nothing away
+    tests = TestItems(read_rows([s.path for s in _list(work.sources["against"])])) if config.against else None
+    findings = Findings()
+    kept = _kept(work, config, [s.path for s in sources], findings, tests)
+    work.kept = write_jsonl(work.path / f"{name}.jsonl", progress(kept, "lint"))
+    if not work.kept:
+        reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(work.dropped.items())) or "there was no row"
+        first = next((f"; first {p['row']}: {p['problem']}: {p['detail']}" for p in findings.problems), "")
+        raise DataError(f"no row is left of {work.counted_in}: {reasons}{first}", sources[0].path)
+    table = findings.table(work.dropped)
+    work.metrics |= {name: work.kept, "problems": len(findings.problems), "repaired_rows": findings.repaired["rows"]}
+    work.report |= {"by_name": table, "formats": dict(sorted(findings.forms.items())), "ignored_fields": dict(sorted(findings.ignored.items())),
+                    "test_items": {"items": tests.items, "common_grams": tests.common_grams} if tests else {}, "problems": findings.problems}
+    counts = {"in": work.counted_in, "kept": work.kept, "dropped": sum(work.dropped.values()), "repaired": findings.repaired["rows"]}
+    write_page(work.path / "report.html", name, config.fix, counts, work.report)
+
+
+def _kept(work: Work, config: LintConfig, paths: list[Path], findings: Findings, tests: TestItems | None) -> Iterator[dict[str, Any]]:
+    """The rows that are kept, as they are written; all others are dropped by name."""
+    duplicates, near = Duplicates(), NearDuplicates(config.near) if config.near else None
+    for item in _items(paths, bool(config.preferences)):
+        work.counted_in += 1
+        if isinstance(item, Refusal):
+            findings.note(item.where, [Problem(item.reason, "", item.detail)])
+            work.drop(item.reason, id=item.where, detail=_writable(item.detail))
+            continue
+        findings.forms[item.form] += 1
+        findings.ignored.update(item.ignored)
+        value, problems = _settle(item, config, findings)
+        if not any(CURES[p.name].cure == "refuse" for p in problems):
+            between = [*(_against(value, item, tests) if tests else ()), *duplicates.problems(item.where, *_halves(value))]
+            if near and not any(p.name == "duplicate" for p in between):
+                between += near.problems(item.where, *_halves(value))
+            findings.note(item.where, between)
+            problems = [*problems, *between]
+        final = min((p for p in problems if _drops(p.name, config.fix)), key=lambda p: CURES[p.name].cure != "refuse", default=None)
+        if final is None:
+            yield value
+        else:
+            row = {key: value[key] for key in ("id", "messages", "prompt", "chosen", "rejected") if key in value}
+            work.drop(final.name, id=item.where, field=final.field, detail=_writable(final.detail), row=_writable(row))
+
+
+def _items(paths: list[Path], preferences: bool) -> Iterator[Item | Refusal]:
+    for row in read_rows(paths):
+        if isinstance(row, Refusal):
+            yield row
+        elif preferences:
+            yield from read_pairs(row)
+        else:
+            yield read_record(row)
+
+
+def _settle(item: Item, config: LintConfig, findings: Findings) -> tuple[dict[str, Any], list[Problem]]:
+    """The row, repaired where that is asked for, and the problems that it still has."""
+    check, mend = (check_pair, mend_pair) if config.preferences else (check_record, mend_record)
+    value, fields = item.value, item.fields
+    problems = check(value, fields, config.own_names)
+    if not any(CURES[p.name].cure == "refuse" for p in problems):
+        problems += _unwritable(value)
+    findings.note(item.where, problems)
+    repaired: set[str] = set()
+    for _ in range(_ROUNDS if config.fix else 0):
+        names = {p.name for p in problems}
+        if not any(CURES[name].cure == "repair" for name in names) or any(_drops(name, True) for name in names):
+            break
+        value, fields = mend(value, problems), {}
+        left = check(value, fields, config.own_names)
+        findings.note(item.where, [p for p in left if p.name not in names])
+        repaired |= names - {p.name for p in left}
+        problems = left
+    if config.fix:                                          # what a repair has not cured has none
+        problems = sorted(problems, key=lambda p: not _drops(p.name, True))
+    if not any(_drops(p.name, config.fix) for p in problems):
+        findings.repaired.update(repaired)
+        findings.repaired["rows"] += bool(repaired)
+    return value, problems
+
+
+def _drops(name: str, fix: bool) -> bool:
+    return CURES[name].cure == "refuse" or (fix and CURES[name].cure == "drop")
+
+
+def _halves(value: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(question, answer) of a record or pair, for duplicates: up to the last answer, and from it on."""
+    if "prompt" in value:
+        return value["prompt"], [*value["chosen"], *value["rejected"]]
+    last = max(i for i, message in enumerate(value["messages"]) if message["role"] == "assistant")
+    return value["messages"][:last], value["messages"][last:]
+
+
+def _against(value: dict[str, Any], item: Item, tests: TestItems) -> Iterator[Problem]:
+    for key in ("messages", "prompt", "chosen"):
+        if key in value:
+            names = item.fields[key]
+            if len(names) != len(value[key]):               # joined or cut by a repair
+                names = [f"{key}[{i}]" for i in range(len(value[key]))]
+            yield from tests.problems(value[key], names)
+
+
+def _unwritable(value: dict[str, Any]) -> list[Problem]:
+    """What no rule for texts has seen: in an id, a source, the arguments of a call."""
+    try:
+        dumps(value)
+    except TypeError as error:
+        return [Problem("unwritable", "", str(error))]
+    return []
+
+
+def _writable(value: Any) -> Any:
+    """The same with half characters and huge integers spelt out, so that JSON can write them."""
+    if isinstance(value, int) and not -2**63 <= value < 2**64:
+        return str(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, list):
+        return [_writable(inner) for inner in value]
+    return {key: _writable(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

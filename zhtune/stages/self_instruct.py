@@ -1,0 +1,209 @@
+"""Seed tasks, or a corpus, and a teacher -> instruction records: batches, evolution, document questions, worked steps."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from zhtune.artifact import Artifact
+from zhtune.building import Stage, Work, build
+from zhtune.config import StageConfig
+from zhtune.corpus.filters import divide
+from zhtune.corpus.read import read_texts
+from zhtune.errors import ConfigError, DataError
+from zhtune.log import logger
+from zhtune.records import write_jsonl
+from zhtune.references import MODEL_KINDS, Source
+from zhtune.synthesis import self_instruct as synthesis
+from zhtune.synthesis.joblog import JobLog
+from zhtune.synthesis.limits import Limits
+from zhtune.synthesis.novelty import NoveltyIndex
+from zhtune.synthesis.openai_teacher import Endpoint, OpenAITeacher
+from zhtune.synthesis.prices import FREE, read_price
+from zhtune.synthesis.teacher import LocalTeacher, Teacher
+
+STAGE = Stage("self-instruct", version=1, kind="records",
+              inputs={"teacher": MODEL_KINDS, "seeds": ("file", "records"), "corpus": ("corpus", "file"), "prompts": ("file",), "prices": ("file",)})
+_SHORTEST_PASSAGE = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfInstructConfig(StageConfig):
+    """Let a teacher write instruction records: from seed tasks, from a corpus, deeper ones, and with worked steps."""
+
+    neutral: ClassVar[tuple[str, ...]] = ("limits", "key_variable")
+
+    teacher: str
+    """Who writes: an endpoint's URL (OpenAI-compatible), or a local model, adapter or GGUF file"""
+    teacher_model: str = ""
+    """The model's name at the endpoint"""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable with the endpoint's key; where it is not set, none is sent to an endpoint on this machine"""
+    seeds: str = ""
+    """Seed tasks (JSON Lines: instruction, input, output); where none are given, seeds.jsonl beside the prompts (the shipped 175)"""
+    corpus: str = ""
+    """Corpus for questions on documents"""
+    prompts: str = "shipped:self_instruct"
+    """Folder of the prompts numbered, json, deepen, broaden, document, steps (.txt)"""
+    prices: str = ""
+    """YAML price table, to count costs"""
+    tasks: int = 100
+    """Tasks wanted from batches; 0 for none"""
+    batch: int = 10
+    """Tasks asked for in one request (BELLE 10, Alpaca 20)"""
+    form: Literal["json", "numbered"] = "json"
+    """How a batch is written: one JSON object a line, or numbered between ### as Alpaca's and BELLE's"""
+    requests: int = 0
+    """Most requests for batches; 0: four times what is needed if every task were accepted"""
+    at_once: int = 8
+    """Requests made from the same pool before its new tasks serve as examples"""
+    evolve: int = 0
+    """Accepted tasks that are made deeper or (every fifth) broader"""
+    documents: int = 0
+    """Passages of the corpus that are asked about"""
+    pairs: int = 3
+    """Questions on each passage"""
+    passage: int = 800
+    """Most characters of a passage"""
+    steps: int = 0
+    """Accepted tasks that are answered again step by step, the steps kept as `reasoning`"""
+    novelty: float = 0.7
+    """Instructions with a greater ROUGE-L F (jieba words) to an accepted one are dropped"""
+    max_characters: int = 200
+    """Longest instruction; its input may be longer"""
+    max_tokens: int = 3072
+    """Longest reply in tokens"""
+    temperature: float = 0.8
+    """Of the teacher"""
+    limits: Limits = field(default_factory=Limits)
+    """Rates, attempts and caps of an endpoint"""
+
+    def __post_init__(self) -> None:
+        for name, least in (("tasks", 0), ("batch", 1), ("requests", 0), ("at_once", 1), ("evolve", 0), ("documents", 0), ("pairs", 1),
+                            ("passage", 100), ("steps", 0), ("max_characters", 4), ("max_tokens", 1), ("temperature", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"--{name} must be at least {least}, found {getattr(self, name)}")
+        if not 0 < self.novelty < 1:
+            raise ConfigError(f"--novelty is a share between 0 and 1, not {self.novelty}")
+        if not (self.tasks or self.documents):
+            raise ConfigError("self-instruct needs something to do: --tasks, or --documents with --corpus")
+        if bool(self.documents) != bool(self.corpus):
+            raise ConfigError("--documents and --corpus are given together")
+        address = urlsplit(self.teacher)
+        if address.scheme in ("http", "https"):
+            if not self.teacher_model:
+                raise ConfigError("--teacher is an endpoint; give the model's name there as --teacher_model")
+            if address.username or address.password or address.query:
+                raise ConfigError("--teacher must hold no key; export it in the environment variable that --key_variable names")
+
+
+def self_instruct(config: SelfInstructConfig) -> Artifact:
+    """Write records.jsonl; every refused reply and task is kept with its reason. A killed run goes on from the teacher's log.
+
+    Raises:
+        ConfigError: no key, a prompt with other placeholders.
+        DataError: no task was accepted, a seed that is no task.
+        TeacherStopped: the endpoint fails all the time, or a cap is reached.
+    """
+    return build(STAGE, config, lambda work: _write(work, config), resumable=True)
+
+
+def _write(work: Work, config: SelfInstructConfig) -> None:
+    folder = work.sources["prompts"].path
+    prompts = {name: synthesis.Prompt.read(folder, name) for name in synthesis.PROMPTS}
+    seeds = synthesis.read_seeds(_seed_file(work))
+    index = NoveltyIndex(config.novelty)
+    index.admit_all(task.instruction for _, task in seeds)
+    pool = synthesis.Pool(index, work.drop, most=config.max_characters)
+    with _open_teacher(work, config) as (teacher, log):
+        asking = synthesis.Asking(teacher, config.max_tokens, config.temperature, config.seed)
+        _fill(pool, asking, work, config, prompts, seeds)
+        work.report["teacher"] = log.summary()
+    work.kept = len(pool.records)
+    work.counted_in = work.kept + sum(work.dropped.values())   # a refused reply counts as one
+    if not pool.records:
+        reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(work.dropped.items())) or "the teacher gave none"
+        raise DataError(f"no task was accepted: {reasons}")
+    write_jsonl(work.path / "records.jsonl", pool.records)
+    methods = Counter(record["source"]["method"] for record in pool.records)
+    work.metrics |= {"records": len(pool.records), **dict(sorted(methods.items()))}
+    work.report["prompts"] = {name: prompt.sha256 for name, prompt in prompts.items()}
+
+
+def _fill(pool: synthesis.Pool, asking: synthesis.Asking, work: Work, config: SelfInstructConfig, prompts: dict[str, synthesis.Prompt],
+          seeds: list[tuple[str, synthesis.Task]]) -> None:
+    """Each way of making tasks, one after the other."""
+    if config.tasks:
+        needed = -(-config.tasks // config.batch)
+        at_once = config.at_once if config.requests else min(config.at_once, needed)
+        sent = synthesis.batches(asking, pool, seeds, prompts[config.form], form=config.form, wanted=config.tasks, count=config.batch,
+                                 requests=config.requests or 4 * needed, at_once=at_once)
+        work.metrics["requests"] = sent
+        if len(pool.records) < config.tasks:
+            logger.info("self-instruct: %d of %d tasks after %d requests; --requests raises their number", len(pool.records), config.tasks, sent)
+    if config.documents:
+        synthesis.documents(asking, pool, prompts["document"], _passages(work, config), config.pairs)
+    if config.evolve:
+        synthesis.evolve(asking, pool, prompts, config.evolve)
+    if config.steps:
+        work.metrics["with_steps"] = synthesis.work_out(asking, pool, prompts["steps"], config.steps)
+
+
+def _seed_file(work: Work) -> Path:
+    source = work.sources.get("seeds")
+    if source is None:
+        return work.sources["prompts"].path / "seeds.jsonl"
+    return source.path / "records.jsonl" if source.path.is_dir() else source.path
+
+
+def _passages(work: Work, config: SelfInstructConfig) -> list[tuple[str, str]]:
+    """As many passages as are wanted, chosen by the hash of their names, so that the corpus's order plays no part."""
+    pieces = [(f"{name}#{number}", piece.strip()) for name, text in read_texts(work.sources["corpus"].path)
+              for number, piece in enumerate(divide(text, config.passage)) if len(piece.strip()) >= _SHORTEST_PASSAGE]
+    if not pieces:
+        raise DataError(f"holds no passage of {_SHORTEST_PASSAGE} characters", work.sources["corpus"].path)
+    ranked = sorted(pieces, key=lambda piece: hashlib.sha256(f"{config.seed}:{piece[0]}".encode()).digest())
+    return ranked[:config.documents]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Address(Endpoint):
+    """An endpoint whose address was given as --teacher; its key still comes from the environment."""
+
+    base_url: str
+
+    def credentials(self) -> dict[str, str]:
+        local = urlsplit(self.base_url).hostname in ("127.0.0.1", "localhost", "::1")
+        key = os.environ.get(self.api_key_env, "").strip() or ("none" if local else "")
+        if not key:
+            raise ConfigError(f"the environment variable {self.api_key_env} is not set; export the teacher's key in it")
+        return {"base_url": self.base_url, "api_key": key}
+
+
+@contextmanager
+def _open_teacher(work: Work, config: SelfInstructConfig) -> Iterator[tuple[Teacher, JobLog]]:
+    source: Source = work.sources["teacher"]
+    (work.path / "logs").mkdir(exist_ok=True)
+    with JobLog(work.path / "logs" / "teacher.jsonl") as log:
+        if source.kind == "endpoint":
+            price = read_price(work.sources["prices"].path, config.teacher_model) if config.prices else FREE
+            endpoint = _Address(model=config.teacher_model, api_key_env=config.key_variable, base_url=source.reference)
+            yield OpenAITeacher(endpoint, log, config.limits, price), log
+            return
+        from zhtune.models.engine import Sampling, open_engine
+        engine = open_engine(source, config.workers)
+
+        def generate(conversations: list[Any], max_tokens: int, temperature: float, seed: int) -> list[Any]:
+            return engine.generate(conversations, Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed))
+        try:
+            name = source.path.name if source.path else source.reference
+            yield LocalTeacher(f"{name}@{source.digest[:12]}", generate, log), log
+        finally:
+            engine.close()

@@ -1,0 +1,207 @@
+"""The batch API as a teacher: the same jobs, ids and log, answered within a day at a lower price.
+
+    request file → log `sent` of all its jobs → upload → create → log its id → poll → log every answer → log `merged`
+
+A kill between any two steps repeats none that costs: a batch whose id is in the log is polled again; one that was created
+just before the kill is found on the server by its digest, which it carries as metadata.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from zhtune.log import logger
+from zhtune.records import dumps
+from zhtune.synthesis.joblog import JobLog
+from zhtune.synthesis.limits import Limits
+from zhtune.synthesis.openai_teacher import Endpoint, check_cap, read_completion, require_client, status_fault
+from zhtune.synthesis.prices import FREE, Price
+from zhtune.synthesis.runner import Fault
+from zhtune.synthesis.teacher import Estimate, Job, Outcome, TeacherStopped, different, estimate, job_id, outcomes, reserve
+
+_REQUESTS, _BYTES = 50_000, 150_000_000                     # of one file; OpenAI's limits are 50,000 and 200 MB
+_OVER = ("completed", "failed", "expired", "cancelled")
+_LISTED = 1000                                              # latest batches among which a lost one is looked for
+_READ_RETRIES = 5
+
+
+class OpenAIBatchTeacher:
+    """Answers jobs through the batch API of an OpenAI-compatible endpoint.
+
+    Args:
+        endpoint: model and names of the variables with address and key.
+        log: where every call is kept.
+        limits: attempts and caps; rates are the server's here.
+        price: of a call that is not batched; its `batch` share is what is counted.
+        poll: seconds between two looks at a batch.
+        sleep: waits so long.
+
+    Raises:
+        ConfigError: a variable is not set, or a cap on the cost without a price.
+        MissingDependency: the openai client is not installed.
+    """
+
+    def __init__(self, endpoint: Endpoint, log: JobLog, limits: Limits | None = None, price: Price = FREE, poll: float = 60.0,
+                 sleep: Callable[[float], None] = time.sleep):
+        self.name, self.endpoint, self.log, self.limits = endpoint.name, endpoint, log, limits or Limits()
+        self.price, self._poll, self._sleep = price.batched(), poll, sleep
+        check_cap(self.limits, price)
+        endpoint.credentials()
+        require_client()
+
+    def job_id(self, job: Job) -> str:
+        return job_id(self.name, job)
+
+    def estimate(self, jobs: Iterable[Job]) -> Estimate:
+        """What `ask` would take; sends nothing."""
+        return estimate(different(self, list(jobs)), self.log, self.price)
+
+    def ask(self, jobs: Iterable[Job]) -> list[Outcome]:
+        """As the protocol says; waits until every batch is over.
+
+        Raises:
+            TeacherStopped: a cap is reached, a batch failed as a whole, or the endpoint does not answer.
+        """
+        import openai
+        jobs = list(jobs)
+        wanted = different(self, jobs)
+        try:
+            with openai.OpenAI(**self.endpoint.credentials(), max_retries=_READ_RETRIES, timeout=self.limits.timeout) as client:
+                self._resume(client)
+                while todo := {id: job for id, job in wanted.items() if not self.log.settled(id, self.limits.attempts)}:
+                    self._finish(client, self._send(client, self._affordable(todo)))
+        except openai.APIStatusError as error:
+            raise self._stopped(f"{error.status_code}: {self.endpoint.clean(error.message)}") from error
+        except openai.APIError as error:
+            raise self._stopped(type(error).__name__) from error
+        return outcomes(self.log, map(self.job_id, jobs))
+
+    def _resume(self, client: Any) -> None:
+        """Finish the batches of earlier runs, whatever jobs they hold: they are paid for."""
+        for digest, batch in list(self.log.batches.items()):
+            if batch.state == "merged":
+                continue
+            if batch.state == "written":
+                found = [b for b in itertools.islice(client.batches.list(limit=100), _LISTED) if (b.metadata or {}).get("zhtune") == digest]
+                if not found:
+                    self._fail_open(digest, "unsent", "the run died before the batch was created", billed=False)
+                    self.log.batch(digest, "merged")
+                    continue
+                self.log.batch(digest, "sent", found[0].id)
+            self._finish(client, digest)
+
+    def _affordable(self, todo: dict[str, Job]) -> dict[str, tuple[bytes, int, Decimal]]:
+        """As many jobs as one file and the caps allow: id -> its request line, most tokens, most cost."""
+        part: dict[str, tuple[bytes, int, Decimal]] = {}
+        size, (tokens, cost), cap = 0, self.log.reach, ""
+        for id, job in todo.items():
+            most_tokens, most_cost = reserve(job, self.price)
+            tokens, cost = tokens + most_tokens, cost + most_cost
+            line = dumps({"custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body": self.endpoint.body(job)}) + b"\n"
+            size += len(line)
+            cap = self.limits.affords(tokens, cost)
+            if cap or len(part) == _REQUESTS or (part and size > _BYTES):
+                break
+            part[id] = (line, most_tokens, most_cost)
+        if not part:
+            raise self._stopped(f"{cap} allows no further call: raise it")
+        return part
+
+    def _send(self, client: Any, part: dict[str, tuple[bytes, int, Decimal]]) -> str:
+        """Create one batch; returns its digest."""
+        content = b"".join(line for line, _, _ in part.values())
+        digest = hashlib.sha256(content + str(len(self.log.batches)).encode()).hexdigest()   # a second try is another batch
+        path = self._request_file(digest, content)
+        self.log.sent([(id, tokens, cost) for id, (_, tokens, cost) in part.items()], digest)
+        with open(path, "rb") as file:
+            uploaded = client.files.create(file=file, purpose="batch")
+        batch = client.with_options(max_retries=0).batches.create(        # a repeated creation would be paid twice
+            input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"zhtune": digest})
+        self.log.batch(digest, "sent", batch.id)
+        logger.info("batch %s with %d jobs is under way; this may be stopped and run again at any time", batch.id, len(part))
+        return digest
+
+    def _request_file(self, digest: str, content: bytes) -> Path:
+        path = self.log.path.with_name(f"{self.log.path.stem}.batch-{digest[:12]}.jsonl")
+        with open(path, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        return path
+
+    def _finish(self, client: Any, digest: str) -> None:
+        """Wait for a batch and merge what it brings."""
+        entry = self.log.batches[digest]
+        batch = client.batches.retrieve(entry.id)
+        while batch.status not in _OVER:
+            self._sleep(self._poll)
+            batch = client.batches.retrieve(entry.id)
+        before = self.log.ledger.answered_jobs
+        for file in (batch.output_file_id, batch.error_file_id):
+            if file:
+                self._merge(digest, client.files.content(file).content)
+        self._fail_open(digest, "missing", f"the batch is {batch.status} without an answer to this job", billed=batch.status == "completed")
+        self.log.batch(digest, "merged", entry.id)
+        if self.log.ledger.answered_jobs == before:
+            told = [str(error.message) for error in (batch.errors.data if batch.errors else None) or []]
+            reason = f"batch {entry.id} is {batch.status} and answered nothing" + (f": {self.endpoint.clean(told[0])}" if told else "")
+            self.log.stopped(reason)
+            raise self._stopped(reason)
+
+    def _merge(self, digest: str, content: bytes) -> None:
+        """Note the answers of an output or error file; of two lines for a job the first counts."""
+        batch, answers, failures = self.log.batches[digest], {}, {}
+        for id, line in _lines(content):
+            if id not in batch.open or id in answers or id in failures:
+                continue
+            try:
+                received = self._read(line)
+            except Fault as fault:
+                failures[id] = fault
+                continue
+            cost = self.price.cost(received.usage) if received.usage else self.log.held_cost(id, batch.open[id])
+            answers[id] = {"job": id, "attempt": batch.open[id], "text": received.text, "finish": received.finish, "usage": received.usage,
+                           "cost": cost, "response": received.response, "batch": digest}
+        self.log.answer(list(answers.values()))
+        for id, fault in failures.items():
+            cost = self.price.cost(fault.usage) if fault.usage else Decimal(0)
+            self.log.fail(id, batch.open[id], fault.status, fault.message, usage=fault.usage, cost=cost, billed=fault.billed,
+                          final=fault.reach == "job", response=fault.response, batch=digest)
+
+    def _read(self, line: dict[str, Any]) -> Any:
+        response = line.get("response") or {}
+        status, body = response.get("status_code", 0), response.get("body") or {}
+        if status == 200:
+            return read_completion(body)
+        if status:
+            raise status_fault(self.endpoint, status, body, {})
+        error = line.get("error") or {}
+        raise Fault("batch", self.endpoint.clean(str(error.get("message") or error.get("code") or "no response")))
+
+    def _fail_open(self, digest: str, status: str, message: str, billed: bool) -> None:
+        for id, attempt in list(self.log.batches[digest].open.items()):
+            self.log.fail(id, attempt, status, message, usage={}, cost=Decimal(0), billed=billed, final=False, batch=digest)
+
+    def _stopped(self, reason: str) -> TeacherStopped:
+        return TeacherStopped(f"{reason}; {self.log.ledger.answered_jobs:,} jobs are answered in {self.log.path} and will not be sent again: "
+                              "run the same command to go on")
+
+
+def _lines(content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Job id and object of each readable line; a cut line's job is found missing later."""
+    for line in content.split(b"\n"):
+        try:
+            value = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue
+        if isinstance(value, dict):
+            yield str(value.get("custom_id")), value

@@ -1,0 +1,228 @@
+"""A teacher behind any OpenAI-compatible endpoint. Address and key come from the environment and are written nowhere.
+
+The openai client only carries requests: it retries nothing, and answers are read here, strictly, from their bytes. How often,
+how fast and for how much is asked is the runner's work (runner.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from zhtune.errors import ConfigError, require
+from zhtune.synthesis.joblog import JobLog
+from zhtune.synthesis.limits import Limits
+from zhtune.synthesis.prices import FREE, Price
+from zhtune.synthesis.runner import Fault, Received, Runner
+from zhtune.synthesis.teacher import Estimate, Job, Outcome, different, estimate, job_id, outcomes
+
+_MESSAGE_LENGTH = 200
+_LONGEST_PAUSE = 3600.0
+_RUN_STATUSES = (401, 402, 403, 404)                        # key, credit, permission, model: no other job would fare better
+_RETRY_STATUSES = (408, 409, 425, 429)
+_RUN_CODES = ("insufficient_quota", "billing_hard_limit_reached", "invalid_api_key", "model_not_found")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where a teacher answers. Holds the names of environment variables, never their values."""
+
+    model: str
+    """The model's name at the endpoint"""
+    base_url_env: str = "OPENAI_BASE_URL"
+    """Environment variable with the endpoint's address, such as https://api.openai.com/v1"""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable with its key; any text for a server that asks none"""
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    """Further fields of each request, such as response_format or enable_thinking"""
+
+    @property
+    def name(self) -> str:
+        """The model, with the further fields where there are any: both can change an answer."""
+        extra = orjson.dumps(self.extra_body, option=orjson.OPT_SORT_KEYS).decode() if self.extra_body else ""
+        return self.model + extra
+
+    def credentials(self) -> dict[str, str]:
+        """base_url and api_key, for the client alone.
+
+        Raises:
+            ConfigError: a variable is not set.
+        """
+        found = {}
+        for field_name, variable in (("base_url", self.base_url_env), ("api_key", self.api_key_env)):
+            if not (value := os.environ.get(variable, "").strip()):
+                raise ConfigError(f"the environment variable {variable} is not set; export the teacher's {field_name} in it")
+            found[field_name] = value
+        return found
+
+    def clean(self, message: str) -> str:
+        """A server's message as one short line, without key and address."""
+        known = self.credentials()
+        for value in (known["api_key"], known["base_url"], urlsplit(known["base_url"]).netloc):
+            message = message.replace(value or known["api_key"], "***")
+        return " ".join(message.split())[:_MESSAGE_LENGTH]
+
+    def body(self, job: Job) -> dict[str, Any]:
+        """The fields of a chat completion."""
+        return {"model": self.model, "messages": job.messages, "max_tokens": job.max_tokens, "temperature": job.temperature,
+                "seed": job.seed, **self.extra_body}
+
+
+class OpenAITeacher:
+    """Answers jobs through chat completions, many at a time.
+
+    Args:
+        endpoint: model and names of the variables.
+        log: where every call is kept.
+        limits: rates, attempts and caps.
+        price: of the model's tokens.
+
+    Raises:
+        ConfigError: a variable is not set, or a cap on the cost without a price.
+        MissingDependency: the openai client is not installed.
+    """
+
+    def __init__(self, endpoint: Endpoint, log: JobLog, limits: Limits | None = None, price: Price = FREE):
+        self.name, self.endpoint, self.log, self.limits, self.price = endpoint.name, endpoint, log, limits or Limits(), price
+        check_cap(self.limits, price)
+        endpoint.credentials()
+        require_client()
+
+    def job_id(self, job: Job) -> str:
+        return job_id(self.name, job)
+
+    def estimate(self, jobs: Iterable[Job]) -> Estimate:
+        """What `ask` would take; sends nothing."""
+        return estimate(different(self, list(jobs)), self.log, self.price)
+
+    def ask(self, jobs: Iterable[Job]) -> list[Outcome]:
+        """As the protocol says.
+
+        Raises:
+            TeacherStopped: a cap is reached, the breaker is open, or the endpoint refuses every call.
+        """
+        jobs = list(jobs)
+        wanted = different(self, jobs)
+        if not all(self.log.settled(id, self.limits.attempts) for id in wanted):
+            _run(self._ask(wanted))
+        return outcomes(self.log, map(self.job_id, jobs))
+
+    async def _ask(self, jobs: dict[str, Job]) -> None:
+        import openai
+        async with openai.AsyncOpenAI(**self.endpoint.credentials(), max_retries=0, timeout=self.limits.timeout) as client:
+            async def call(job: Job) -> Received:
+                return await _send(client, self.endpoint, job, self.limits.timeout)
+            await Runner(call, self.log, self.limits, self.price, self.name).run(jobs)
+
+
+def require_client() -> None:
+    """Check that the openai client is installed, and keep its transport from logging each request with its address."""
+    require("openai", "teacher")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+
+
+def check_cap(limits: Limits, price: Price) -> None:
+    """Raise ConfigError for a cap on the cost that no price can bring near."""
+    if limits.max_cost and not (price.input or price.output):
+        raise ConfigError("--limits.max_cost needs a price of the model; give a price table, or use --limits.max_tokens")
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """asyncio.run, also where a loop runs already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(work)
+        return
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()
+
+
+async def _send(client: Any, endpoint: Endpoint, job: Job, timeout: float) -> Received:
+    """One request; raises Fault."""
+    import httpx2
+    import openai
+    body = endpoint.body(job)
+    extra = {name: body.pop(name) for name in endpoint.extra_body}
+    try:
+        async with asyncio.timeout(timeout):                # the client's own timeout begins anew with each byte
+            raw = await client.chat.completions.with_raw_response.create(**body, extra_body=extra or None)
+    except (TimeoutError, openai.APITimeoutError) as error:
+        raise Fault("timeout", f"no answer in {timeout:g} s", billed=True) from error
+    except openai.APIStatusError as error:
+        raise status_fault(endpoint, error.status_code, error.body, error.response.headers) from error
+    except openai.APIConnectionError as error:
+        reached = not isinstance(error.__cause__, httpx2.ConnectError)
+        raise Fault("connection", type(error.__cause__ or error).__name__, billed=reached) from error
+    return read_completion(raw.content)
+
+
+def status_fault(endpoint: Endpoint, status: int, body: Any, headers: Any) -> Fault:
+    """What an HTTP status says. Only 2xx is taken as charged."""
+    error = body if isinstance(body, dict) else {}
+    error = error["error"] if isinstance(error.get("error"), dict) else error
+    message = endpoint.clean(str(error.get("message") or body or "no message"))
+    if status in _RUN_STATUSES or error.get("code") in _RUN_CODES:
+        return Fault(str(status), message, "run")
+    if status in _RETRY_STATUSES or status >= 500:
+        return Fault(str(status), message, retry_after=_retry_after(headers) if status in (429, 503) else 0.0)
+    return Fault(str(status), message, "job")
+
+
+def _retry_after(headers: Any) -> float:
+    """Seconds of a Retry-After header, which may also be a date; 0 where there is none."""
+    value = str(headers.get("retry-after") or "").strip()
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return 0.0
+    return min(max(seconds, 0.0), _LONGEST_PAUSE) if seconds == seconds else 0.0
+
+
+def read_completion(content: bytes | dict[str, Any]) -> Received:
+    """A chat completion's body; of several choices the first is taken, and usage only where it makes sense.
+
+    Raises:
+        Fault: not whole JSON, no choice, no text.
+    """
+    try:
+        body = orjson.loads(content) if isinstance(content, bytes) else content
+    except orjson.JSONDecodeError as error:
+        raise Fault("unreadable", "the answer is no whole JSON", billed=True) from error
+    if not isinstance(body, dict):
+        raise Fault("unreadable", f"the answer is a JSON {type(body).__name__}, not an object", billed=True)
+    usage, response = _usage(body.get("usage")), str(body.get("id") or "")
+    try:
+        choice = body["choices"][0]
+        text, finish = choice["message"].get("content"), str(choice.get("finish_reason") or "stop")
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise Fault("no choice", "the answer holds no choice with a message", billed=True, usage=usage, response=response) from error
+    if not isinstance(text, str) or not text.strip():
+        again = "call" if finish == "stop" else "job"       # cut off or filtered: it would be so again
+        raise Fault("empty", f"the answer has no text (finish {finish[:40]})", again, True, usage, response=response)
+    return Received(text, finish, usage, response)
+
+
+def _usage(value: Any) -> dict[str, int]:
+    """prompt_tokens, completion_tokens (and cached_tokens), or nothing where they are missing or impossible."""
+    if not isinstance(value, dict):
+        return {}
+    details = value.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    prompt, completion, cached = value.get("prompt_tokens"), value.get("completion_tokens"), cached or 0
+    if not all(type(n) is int and n >= 0 for n in (prompt, completion, cached)) or cached > prompt:
+        return {}
+    return {"prompt_tokens": prompt, "completion_tokens": completion} | ({"cached_tokens": cached} if cached else {})
