@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from zhtune.errors import DataError
 from zhtune.graph.ontology import Ontology, read_heldout, read_ontology
@@ -36,12 +37,17 @@ class Graph:
         triples: in file order; their order within a fact is the order of its answer.
         ontology: their relations.
         heldout: relation -> {"near": wordings, "far": wordings}, never used in training.
+        aliases: name -> its other names.
+        attributes: (name, attribute) -> its values.
     """
 
-    def __init__(self, triples: list[Triple], ontology: Ontology, heldout: dict[str, dict[str, list[str]]] | None = None):
+    def __init__(self, triples: list[Triple], ontology: Ontology, heldout: dict[str, dict[str, list[str]]] | None = None,
+                 aliases: dict[str, list[str]] | None = None, attributes: dict[tuple[str, str], list[str]] | None = None):
         self.triples = triples
         self.ontology = ontology
         self.heldout = heldout or {}
+        self.aliases = aliases or {}
+        self.attributes = attributes or {}
         self.facts: dict[tuple[str, str], list[Triple]] = defaultdict(list)
         self.inverse: dict[tuple[str, str], list[Triple]] = defaultdict(list)
         self.types: dict[str, str] = {}
@@ -69,7 +75,11 @@ class Graph:
         names = ("head", "relation", "tail", "head_type", "tail_type", "source")
         triples = [Triple(**{n: str(row.get(n, "")) for n in names}) for _, row in read_jsonl(folder / "triples.jsonl")]
         ontology, file = read_ontology(folder / "ontology.yaml"), folder / "heldout.yaml"
-        return cls(triples, ontology, read_heldout(file, ontology) if file.exists() else {})
+        aliases = {row["name"]: row["aliases"] for row in _rows(folder / "entities.jsonl") if row.get("aliases")}
+        attributes: dict[tuple[str, str], list[str]] = {}
+        for row in _rows(folder / "attributes.jsonl"):
+            attributes.setdefault((row["entity"], row["attribute"]), []).append(row["value"])
+        return cls(triples, ontology, read_heldout(file, ontology) if file.exists() else {}, aliases, attributes)
 
     def asks(self, head: str, relation: str) -> bool:
         """Whether the relation can be asked of the head: a fact of it is there, or the graph knows no such name at all."""
@@ -108,3 +118,8 @@ class Graph:
     def of_type(self, *types: str) -> list[str]:
         """Names of the given types, sorted within each; a name of several types is there under each of them."""
         return list(dict.fromkeys(name for kind in types for name in self._by_type.get(kind, [])))
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file that a folder of plain triples need not have."""
+    return [row for _, row in read_jsonl(path)] if path.exists() else []

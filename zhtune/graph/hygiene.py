@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
-from typing import Any
 
 from zhtune.errors import DataError
 from zhtune.graph.graph import Triple
+from zhtune.graph.items import Attributed, Raw
 from zhtune.graph.ontology import Ontology
-from zhtune.graph.read import Raw
 
 
-def typed(raws: list[Raw], ontology: Ontology, path: Any) -> list[tuple[Triple, Raw]]:
+def typed(raws: list[Raw], ontology: Ontology) -> list[tuple[Triple, Raw]]:
     """Triples with types from the data or, where it has none, from the ontology.
 
     Raises:
@@ -22,12 +21,12 @@ def typed(raws: list[Raw], ontology: Ontology, path: Any) -> list[tuple[Triple, 
     for raw in raws:
         relation = ontology.relations.get(raw.relation)
         if relation is None:
-            raise DataError(f"relation {raw.relation!r} is not in the ontology", path, raw.line)
+            raise DataError(f"relation {raw.relation!r} is not in the ontology", raw.file, raw.line or None)
         head_type, tail_type = raw.head_type or relation.heads[0], raw.tail_type or relation.tails[0]
         if head_type not in relation.heads:
-            raise DataError(f"the head of {raw.relation!r} is a {' or '.join(relation.heads)}, not a {head_type}", path, raw.line)
+            raise DataError(f"the head of {raw.relation!r} is a {' or '.join(relation.heads)}, not a {head_type}", raw.file, raw.line or None)
         if tail_type not in relation.tails:
-            raise DataError(f"the tail of {raw.relation!r} is a {' or '.join(relation.tails)}, not a {tail_type}", path, raw.line)
+            raise DataError(f"the tail of {raw.relation!r} is a {' or '.join(relation.tails)}, not a {tail_type}", raw.file, raw.line or None)
         pairs.append((Triple(raw.head, raw.relation, raw.tail, head_type, tail_type, raw.source), raw))
     return pairs
 
@@ -39,12 +38,26 @@ def without_noise(pairs: list[tuple[Triple, Raw]], drop: Callable[..., None]) ->
     for triple, raw in pairs:
         key = (triple.head, triple.relation, triple.tail)
         if triple.head == triple.tail:
-            drop("self_loop", line=raw.line, triple=list(key))
+            drop("self_loop", raw, triple=list(key))
         elif key in seen:
-            drop("duplicate", line=raw.line, triple=list(key))
+            drop("duplicate", raw, triple=list(key))
         else:
             seen.add(key)
             kept.append((triple, raw))
+    return kept
+
+
+def without_repeats(values: list[Attributed], drop: Callable[..., None]) -> list[Attributed]:
+    """Drop attributes that were there before, counted by name."""
+    seen: set[tuple[str, str, str]] = set()
+    kept = []
+    for value in values:
+        key = (value.entity, value.attribute, value.value)
+        if key in seen:
+            drop("duplicate", value, triple=list(key))
+        else:
+            seen.add(key)
+            kept.append(value)
     return kept
 
 
@@ -72,3 +85,20 @@ def remarks(triples: list[Triple]) -> dict[str, list[str]]:
         kinds[t.head].add(t.head_type)
         kinds[t.tail].add(t.tail_type)
     return {"several_types": sorted(n for n, k in kinds.items() if len(k) > 1), "one_character": sorted(n for n in kinds if len(n) == 1)}
+
+
+def findings(found: Counter[str], triples: list[Triple], aliases: dict[str, dict[str, None]], types: dict[str, str]) -> dict[str, int]:
+    """How often each flaw was found, dropped or not, in the order of the report; every flaw is there, with 0 too.
+
+    Args:
+        found: what was counted while reading.
+        triples: those that stay.
+        aliases: name -> other names.
+        types: name -> type of every entity.
+    """
+    named = remarks(triples)
+    owners = Counter(alias for names in aliases.values() for alias in names)
+    counted = {"one_character": len(named["one_character"]), "several_types": len(named["several_types"]),
+               "alias_of_several": sum(1 for alias, times in owners.items() if times > 1 or alias in types)}
+    every = ("duplicate", "self_loop", "contradiction", "cut", "sentinel", "shared_name", "not_of_kind", "duplicate_alias")
+    return {name: found[name] for name in every} | counted | {name: found[name] for name in sorted(set(found) - set(every)) if found[name]}

@@ -9,12 +9,15 @@ from typing import Any
 
 from zhtune.config import read_yaml
 from zhtune.errors import DataError
+from zhtune.graph.fields import Aliases, Attribute, Hygiene, Rows, read_aliases, read_attributes, read_hygiene, read_rows
+from zhtune.graph.strict import check_keys, one_or_more, pattern, placeholders, strings, text
 
 _PLACEHOLDERS = {"ask": {"h"}, "say": {"h", "ts"}, "ask_inverse": {"t"}, "say_inverse": {"t", "hs"},
                  "ask_confirm": {"h", "t"}, "say_yes": {"h", "ts"}, "say_no": {"h", "ts"}}
 _ASKED = {"ask_inverse": ("say_inverse",), "ask_confirm": ("say_yes", "say_no")}    # what a question needs to be answered
-_RELATION_KEYS = {"head", "tail", "cardinality", "labels", *_PLACEHOLDERS}
-_KEYS = {"domain", "title", "licence", "types", "relations", "contradictions", "refuse", "filler_before", "filler_after", "disclaimer"}
+_RELATION_KEYS = {"head", "tail", "cardinality", "labels", "inverse", "field", "split", *_PLACEHOLDERS}
+_KEYS = {"domain", "title", "licence", "types", "relations", "contradictions", "refuse", "filler_before", "filler_after", "disclaimer",
+         "rows", "attributes", "aliases", "hygiene"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,12 @@ class Relation:
     ask_confirm: tuple[str, ...] = ()
     say_yes: str = ""
     say_no: str = ""
+    inverse: str = ""
+    """The name it has from tail to head; a triple of that name is turned round when read"""
+    fields: tuple[str, ...] = ()
+    """What it is called in the data, besides its name"""
+    split: str = ""
+    """A regular expression of what stands between several tails of one cell; empty: nothing"""
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,11 @@ class Ontology:
     filler_before: tuple[str, ...] = ()
     filler_after: tuple[str, ...] = ()
     disclaimer: str = ""
+    attributes: dict[str, Attribute] = field(default_factory=dict)
+    aliases: Aliases = field(default_factory=Aliases)
+    rows: Rows = field(default_factory=Rows)
+    hygiene: Hygiene | None = None
+    """None: the default where the kind of input asks for it"""
     raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -65,9 +79,10 @@ def read_ontology(path: Path) -> Ontology:
         DataError: an unknown or missing key, an undeclared type, a wording without its placeholders.
     """
     raw = read_yaml(path)
-    _keys(raw, _KEYS, {"relations", "types"}, "the ontology", path)
-    types = _strings(raw["types"], "types", path)
-    if not isinstance(raw["relations"], dict) or not raw["relations"]:
+    check_keys(raw, _KEYS, {"relations", "types"}, "the ontology", path)
+    types = strings(raw["types"], "types", path)
+    attributes = read_attributes(raw.get("attributes"), types, path)
+    if not isinstance(raw["relations"], dict) or not (raw["relations"] or attributes):
         raise DataError("relations must be a mapping of at least one relation", path)
     relations = {name: _relation(name, value, types, path) for name, value in raw["relations"].items()}
     pairs = []
@@ -75,14 +90,16 @@ def read_ontology(path: Path) -> Ontology:
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(n, str) and n in relations for n in pair):
             raise DataError(f"contradictions: {pair!r} is no pair of declared relations", path)
         pairs.append((pair[0], pair[1]))
-    refuse = _strings(raw.get("refuse"), "refuse", path)
-    for text in refuse:
-        _placeholders(text, {"h"}, "refuse", path)
+    refuse = strings(raw.get("refuse"), "refuse", path)
+    for wording in refuse:
+        placeholders(wording, {"h"}, "refuse", path)
     return Ontology(
         domain=str(raw.get("domain", path.parent.name)), title=str(raw.get("title", "")), licence=str(raw.get("licence", "unknown")),
         types=types, relations=relations, contradictions=tuple(pairs), refuse=refuse,
-        filler_before=_strings(raw.get("filler_before"), "filler_before", path),
-        filler_after=_strings(raw.get("filler_after"), "filler_after", path), disclaimer=str(raw.get("disclaimer", "")), raw=raw)
+        filler_before=strings(raw.get("filler_before"), "filler_before", path),
+        filler_after=strings(raw.get("filler_after"), "filler_after", path), disclaimer=str(raw.get("disclaimer", "")),
+        attributes=attributes, aliases=read_aliases(raw.get("aliases"), path), rows=read_rows(raw.get("rows"), types, path),
+        hygiene=read_hygiene(raw.get("hygiene"), path), raw=raw)
 
 
 def read_heldout(path: Path, ontology: Ontology) -> dict[str, dict[str, list[str]]]:
@@ -92,14 +109,14 @@ def read_heldout(path: Path, ontology: Ontology) -> dict[str, dict[str, list[str
         DataError: an undeclared relation, another split, a wording without its placeholder.
     """
     raw = read_yaml(path)
-    _keys(raw, set(ontology.relations), set(), "the held-out wordings", path)
+    check_keys(raw, set(ontology.relations), set(), "the held-out wordings", path)
     for name, splits in raw.items():
         if not isinstance(splits, dict):
             raise DataError(f"{name} must be a mapping of near and far to lists of wordings", path)
-        _keys(splits, {"near", "far"}, set(), name, path)
+        check_keys(splits, {"near", "far"}, set(), name, path)
         for split, wordings in splits.items():
-            for text in _strings(wordings, f"{name}.{split}", path):
-                _placeholders(text, {"h"}, f"{name}.{split}", path)
+            for wording in strings(wordings, f"{name}.{split}", path):
+                placeholders(wording, {"h"}, f"{name}.{split}", path)
     return {name: {split: list(wordings or []) for split, wordings in splits.items()} for name, splits in raw.items()}
 
 
@@ -108,32 +125,10 @@ def fill(form: str, **values: str) -> str:
     return re.sub("|".join(f"{{{name}}}" for name in values), lambda found: values[found[0][1:-1]], form)
 
 
-def draft_ontology(relations: dict[str, tuple[tuple[str, ...], tuple[str, ...]]], domain: str) -> dict[str, Any]:
-    """A first ontology for a graph that has none, as YAML data: generic wordings made of the relation's name.
-
-    Args:
-        relations: name -> (head types, tail types).
-        domain: a name for it.
-    """
-    forms = ["{h}的%s是什么？", "{h}有哪些%s？", "请问{h}的%s有哪些？", "想了解{h}的%s。", "{h}%s", "请列举{h}的%s。", "说说{h}的%s",
-             "{h}的%s都包括什么？", "关于{h}，%s是哪些？", "我想知道{h}的%s"]
-    drafted = {
-        name: {"head": list(heads), "tail": list(tails), "labels": [name], "ask": [form % name for form in forms], "say": f"{{h}}的{name}是{{ts}}。",
-               "ask_inverse": [f"哪些{'或'.join(heads)}的{name}是{{t}}？"], "say_inverse": f"{name}是{{t}}的{'或'.join(heads)}有{{hs}}。",
-               "ask_confirm": [f"{{h}}的{name}是{{t}}吗？"], "say_yes": f"是的，{{h}}的{name}是{{ts}}。",
-               "say_no": f"不是，{{h}}的{name}是{{ts}}。"}
-        for name, (heads, tails) in relations.items()}
-    types = sorted({kind for heads, tails in relations.values() for kind in (*heads, *tails)})
-    return {"domain": domain, "title": domain, "licence": "unknown", "types": types, "relations": drafted, "contradictions": [],
-            "refuse": ["抱歉，我没有关于{h}的资料。"], "filler_before": ["请问，", "您好，", "想请教一下，"], "filler_after": ["谢谢。"]}
-
-
 def _relation(name: str, raw: Any, types: tuple[str, ...], path: Path) -> Relation:
     where = f"relations.{name}"
-    if not isinstance(raw, dict):
-        raise DataError(f"{where} must be a mapping", path)
-    _keys(raw, _RELATION_KEYS, {"head", "tail", "ask", "say"}, where, path)
-    heads, tails = (_strings(raw[key] if isinstance(raw[key], list) else [raw[key]], f"{where}.{key}", path) for key in ("head", "tail"))
+    check_keys(raw, _RELATION_KEYS, {"head", "tail", "ask", "say"}, where, path)
+    heads, tails = (strings(raw[key] if isinstance(raw[key], list) else [raw[key]], f"{where}.{key}", path) for key in ("head", "tail"))
     if not heads or not tails:
         raise DataError(f"{where} needs at least one type of head and of tail", path)
     for kind in (*heads, *tails):
@@ -141,8 +136,10 @@ def _relation(name: str, raw: Any, types: tuple[str, ...], path: Path) -> Relati
             raise DataError(f"{where}: type {kind!r} is not among the declared types", path)
     if raw.get("cardinality", "many") not in ("one", "many"):
         raise DataError(f"{where}.cardinality is one or many, not {raw['cardinality']!r}", path)
-    labels = _strings(raw.get("labels"), f"{where}.labels", path) or (name,)
-    return Relation(name, heads, tails, raw.get("cardinality") == "one", labels, **_wordings(raw, where, path))
+    labels = strings(raw.get("labels"), f"{where}.labels", path) or (name,)
+    return Relation(name, heads, tails, raw.get("cardinality") == "one", labels, **_wordings(raw, where, path),
+                    inverse=text(raw.get("inverse"), f"{where}.inverse", path), fields=one_or_more(raw.get("field"), f"{where}.field", path),
+                    split=pattern(raw.get("split"), f"{where}.split", path))
 
 
 def _wordings(raw: dict[str, Any], where: str, path: Path) -> dict[str, Any]:
@@ -155,32 +152,12 @@ def _wordings(raw: dict[str, Any], where: str, path: Path) -> dict[str, Any]:
                 raise DataError(f"{where}.{key} must be one text", path)
             texts[key] = value
         elif key.startswith("ask"):
-            texts[key] = _strings(value, f"{where}.{key}", path)
-        for text in [value] if isinstance(value, str) else value or []:
-            _placeholders(text, wanted, f"{where}.{key}", path)
+            texts[key] = strings(value, f"{where}.{key}", path)
+        for wording in [value] if isinstance(value, str) else value or []:
+            placeholders(wording, wanted, f"{where}.{key}", path)
     if not texts["ask"]:
         raise DataError(f"{where}.ask needs at least one wording", path)
     for key, answers in _ASKED.items():
         if texts[key] and (missing := [a for a in answers if a not in texts]):
             raise DataError(f"{where} has {key} but lacks the key {missing[0]!r} to answer it", path)
     return texts
-
-
-def _placeholders(text: str, wanted: set[str], where: str, path: Path) -> None:
-    if sorted(re.findall(r"\{(\w+)\}", text)) != sorted(wanted):
-        raise DataError(f"{where}: {text!r} must hold {' and '.join(f'{{{name}}}' for name in sorted(wanted))} once", path)
-
-
-def _keys(raw: dict[str, Any], known: set[str], needed: set[str], where: str, path: Path) -> None:
-    if unknown := sorted(set(map(str, raw)) - known):
-        raise DataError(f"{where} has an unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}", path)
-    if missing := sorted(needed - set(raw)):
-        raise DataError(f"{where} lacks the key {missing[0]!r}", path)
-
-
-def _strings(value: Any, where: str, path: Path) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
-        raise DataError(f"{where} must be a list of texts", path)
-    return tuple(value)

@@ -1,69 +1,105 @@
-"""Triples from .jsonl, .csv and .tsv. Every cell stays the text it is: leading zeros, quotes, line breaks, backslashes."""
+"""Triples from .jsonl, .csv, .tsv, .spo, sheets and JSON lists. Every cell stays the text it is: leading zeros, quotes, line breaks, backslashes."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from zhtune.corpus.read import decode
 from zhtune.errors import DataError
+from zhtune.graph.items import Raw
+from zhtune.graph.tables import Line, clean, file_text, read_csv
 from zhtune.records import parse_object
-from zhtune.text import normalise
 
-SUFFIXES = (".jsonl", ".csv", ".tsv")
 _FIELDS = ("head", "relation", "tail", "head_type", "tail_type", "source")
 _HEADERS = {"head": "head", "relation": "relation", "tail": "tail", "head_type": "head_type", "tail_type": "tail_type", "source": "source",
             "头": "head", "关系": "relation", "尾": "tail", "头实体": "head", "尾实体": "tail", "头类型": "head_type", "尾类型": "tail_type",
             "subject": "head", "predicate": "relation", "object": "tail"}
-
-
-@dataclass(frozen=True)
-class Raw:
-    """A triple as it was read, with its place."""
-
-    head: str
-    relation: str
-    tail: str
-    head_type: str
-    tail_type: str
-    source: str
-    file: str
-    line: int
-
-
-def triple_file(path: Path) -> Path:
-    """The file of triples of an input: itself, or the one triples.* in a folder.
-
-    Raises:
-        DataError: none, or several.
-    """
-    if path.is_file():
-        return path
-    found = sorted(p for p in path.iterdir() if p.stem == "triples" and p.suffix in SUFFIXES)
-    if len(found) != 1:
-        raise DataError(f"expected one file triples.jsonl, triples.csv or triples.tsv, found {len(found)}", path)
-    return found[0]
+_KEYS = _HEADERS | {"node_1": "head", "node_2": "tail", "h": "head", "r": "relation", "t": "tail"}
+"""Of JSON objects: the same and what other tools write"""
 
 
 def read_triples(path: Path) -> Iterator[Raw]:
-    """Yield the triples of one file, names in NFC without outer white space.
+    """Yield the triples of one .jsonl, .csv or .tsv file, names in NFC without outer white space.
 
     Raises:
-        DataError: an unknown format or encoding, a row without head, relation and tail.
+        DataError: an unknown encoding, a row without head, relation and tail.
     """
-    if path.suffix == ".jsonl":
+    if path.suffix.lower() == ".jsonl":
         yield from _read_jsonl(path)
-    elif path.suffix in (".csv", ".tsv"):
-        yield from _read_table(path, "\t" if path.suffix == ".tsv" else ",")
     else:
-        raise DataError(f"triples are read from {', '.join(SUFFIXES)}, not {path.suffix!r}", path)
+        yield from table_triples(read_csv(path, "\t" if path.suffix.lower() == ".tsv" else ","), str(path))
+
+
+def read_spo(path: Path) -> Iterator[Raw]:
+    """Yield the triples of lines head, relation, tail with tabs between them; a quote is an ordinary character.
+
+    Raises:
+        DataError: a line of another number of parts.
+    """
+    lines = ((number, line.rstrip("\r").split("\t")) for number, line in enumerate(file_text(path).split("\n"), 1) if line.strip())
+    yield from table_triples(lines, str(path))
+
+
+def table_triples(lines: Iterable[Line], file: str) -> Iterator[Raw]:
+    """Yield the triples of rows; the first row may be a header, otherwise the cells are head, relation and tail.
+
+    Raises:
+        DataError: a row of another number of cells, an empty head, relation or tail.
+    """
+    names: list[str] | None = None
+    for number, row in lines:
+        if names is None:
+            names = header_of(row)
+            if names is not None:
+                if twice := sorted(n for n in set(names) - {""} if names.count(n) > 1):
+                    raise DataError(f"the header names {twice[0]!r} twice", file, number)
+                continue
+            names = list(_FIELDS[:3])
+        if len(row) != len(names):
+            raise DataError(f"expected {len(names)} cells, found {len(row)}", file, number)
+        yield _checked(dict.fromkeys(_FIELDS, "") | {n: clean(c) for n, c in zip(names, row, strict=True) if n}, file, number)
+
+
+def header_of(row: list[str]) -> list[str] | None:
+    """The names of a header's cells ("" for what is not wanted), or None where the row is no header of triples."""
+    names = [_HEADERS.get(cell.strip().lstrip(":").lower(), "") for cell in row]
+    return names if {"head", "relation", "tail"} <= set(names) else None
+
+
+def is_triple(value: Any) -> bool:
+    """Whether a JSON value is a triple: a list of three texts, or an object with the keys of one."""
+    if isinstance(value, dict):
+        return {"head", "relation", "tail"} <= {_KEYS.get(str(key).lower()) for key in value}
+    return isinstance(value, list) and len(value) == 3 and all(isinstance(part, str) for part in value)
+
+
+def json_triples(values: Iterable[tuple[int, Any]], file: str) -> Iterator[Raw]:
+    """Yield the triples of JSON lists and objects; TYPE<TAB>NAME as head or tail of an object gives its type.
+
+    Args:
+        values: number of the record, value.
+
+    Raises:
+        DataError: a value that is no triple.
+    """
+    for number, value in values:
+        if not is_triple(value):
+            raise DataError("expected a triple as the others are: three texts, or an object of head, relation and tail", file, number)
+        row = dict(zip(_FIELDS, value, strict=False)) if isinstance(value, list) else {_KEYS.get(str(k).lower(), ""): v for k, v in value.items()}
+        values_of = dict.fromkeys(_FIELDS, "")
+        for name in _FIELDS:
+            if not isinstance(text := row.get(name, ""), str):
+                raise DataError(f"{name!r} must be a text, found {type(text).__name__}", file, number)
+            kind, tab, rest = text.partition("\t")
+            if tab and isinstance(value, dict) and name in ("head", "tail"):
+                values_of[f"{name}_type"], text = clean(kind), rest
+            values_of[name] = clean(text) or values_of[name]
+        yield _checked(values_of, file, number)
 
 
 def _read_jsonl(path: Path) -> Iterator[Raw]:
-    for number, line in enumerate(_text(path).split("\n"), 1):   # at LF only: U+2028 may stand in a JSON string
+    for number, line in enumerate(file_text(path).split("\n"), 1):   # at LF only: U+2028 may stand in a JSON string
         if not line.strip():
             continue
         row, values = parse_object(line.encode("utf-8"), path, number), {}
@@ -71,52 +107,12 @@ def _read_jsonl(path: Path) -> Iterator[Raw]:
             value = row.get(name, "")
             if not isinstance(value, str):
                 raise DataError(f"{name!r} must be a string, found {type(value).__name__}", path, number)
-            values[name] = normalise(value).strip()
-        yield _checked(values, path, number)
+            values[name] = clean(value)
+        yield _checked(values, str(path), number)
 
 
-def _read_table(path: Path, delimiter: str) -> Iterator[Raw]:
-    # newline="" keeps line breaks inside quoted cells; RFC 4180: a quote is doubled, a backslash is an ordinary character
-    reader = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter, doublequote=True, escapechar=None, strict=True)
-    names: list[str] | None = None
-    line = 1
-    try:
-        for row in reader:
-            start, line = line, reader.line_num + 1
-            if not any(cell.strip() for cell in row):
-                continue
-            if names is None:
-                names = _header(row)
-                if names is not None:
-                    if twice := sorted(n for n in set(names) - {""} if names.count(n) > 1):
-                        raise DataError(f"the header names {twice[0]!r} twice", path, start)
-                    continue
-                names = list(_FIELDS[:3])
-            if len(row) != len(names):
-                raise DataError(f"expected {len(names)} cells, found {len(row)}", path, start)
-            values = dict.fromkeys(_FIELDS, "") | {n: normalise(c).strip() for n, c in zip(names, row, strict=True) if n}
-            yield _checked(values, path, start)
-    except csv.Error as error:
-        raise DataError(f"is not valid CSV: {error}", path, line) from error
-
-
-def _text(path: Path) -> str:
-    try:
-        decoded = decode(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path) from error
-    if decoded is None:
-        raise DataError("is neither UTF-8 nor GB18030", path)
-    return decoded[0]
-
-
-def _header(row: list[str]) -> list[str] | None:
-    names = [_HEADERS.get(cell.strip().lstrip(":").lower(), "") for cell in row]
-    return names if {"head", "relation", "tail"} <= set(names) else None
-
-
-def _checked(values: dict[str, str], path: Path, line: int) -> Raw:
+def _checked(values: dict[str, str], file: str, line: int) -> Raw:
     for name in ("head", "relation", "tail"):
         if not values[name]:
-            raise DataError(f"the {name} is empty", path, line)
-    return Raw(**values, file=path.name, line=line)
+            raise DataError(f"the {name} is empty", file, line)
+    return Raw(values["head"], values["relation"], values["tail"], values["head_type"], values["tail_type"], values["source"], file, line)

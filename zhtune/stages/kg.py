@@ -1,11 +1,12 @@
-"""Triples and an ontology -> a checked graph."""
+"""A raw graph of any kind and an ontology -> a checked graph."""
 
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -14,100 +15,184 @@ from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.errors import DataError
 from zhtune.graph import hygiene
+from zhtune.graph.detect import IN_ORDER, Found, Read, find, read
+from zhtune.graph.draft import NO_TYPE, draft
+from zhtune.graph.export import write_graphml
+from zhtune.graph.fields import Hygiene
 from zhtune.graph.graph import Triple
-from zhtune.graph.ontology import Ontology, draft_ontology, read_heldout, read_ontology
-from zhtune.graph.read import Raw, read_triples, triple_file
+from zhtune.graph.items import Attributed, Raw
+from zhtune.graph.ontology import Ontology, read_heldout, read_ontology
+from zhtune.graph.picture import report_page
+from zhtune.graph.place import Placed, place
+from zhtune.graph.statistics import statistics
 from zhtune.records import write_jsonl
 
 STAGE = Stage("kg", version=2, kind="graph", inputs={"input": ("file",), "ontology": ("file",)})
 _SHOWN = 5
-_NO_TYPE = "实体"
+Pair = tuple[Triple, Raw]
 
 
 @dataclass(frozen=True, kw_only=True)
 class KgConfig(StageConfig):
-    """Read triples (jsonl, csv, tsv), check them against the ontology and write a graph."""
+    """Read a graph, check it against the ontology and write entities, triples and attributes."""
 
     input: str
-    """A file of triples, or a folder with triples.* and, if it has them, ontology.yaml and heldout.yaml"""
+    """A file or folder of triples (jsonl, csv, tsv, spo, json), wide tables (csv, tsv, xlsx), entities (json, jsonl), Neo4j exports, GraphML, N-Triples, Turtle"""  # noqa: E501
     ontology: str = ""
     """ontology.yaml, if it does not lie in the input's folder; a graph without one gets a draft"""
     on_contradiction: Literal["error", "drop"] = "error"
     """error stops with file:line; drop takes out both sides, counted"""
+    order: Literal["file", "sorted"] = "file"
+    """file keeps the order of the data, which is that of the answers; sorted makes the result independent of it"""
+    graphml: bool = False
+    """Also write graph.graphml"""
 
 
 def kg(config: KgConfig) -> Artifact:
-    """Write entities.jsonl, triples.jsonl, attributes.jsonl, ontology.yaml (and heldout.yaml).
+    """Write entities.jsonl, triples.jsonl, attributes.jsonl, ontology.yaml (and heldout.yaml, graph.graphml), report.html.
 
     Raises:
-        DataError: broken rows, unknown relations or types, contradictions.
+        DataError: broken rows, unknown relations, fields or types, contradictions.
     """
     return build(STAGE, config, lambda work: _write(work, config))
 
 
 def _write(work: Work, config: KgConfig) -> None:
     folder = work.sources["input"].path
-    file = triple_file(folder)
-    raws = list(read_triples(file))
-    if not raws:
-        raise DataError("holds no triple", file)
-    work.counted_in = len(raws)
-    ontology, source = _ontology(work, raws, folder)
+    given, path = work.sources.get("ontology"), folder / "ontology.yaml"
+    path = given.path if given else path
+    ontology = read_ontology(path) if path.exists() else None
+    found = find(folder, ontology)
+    what = read(found, ontology)
+    if not what.items:
+        raise DataError("holds no triple", found[0].path)
+    if config.order == "sorted":
+        what.items.sort(key=_sort_key)
+    if ontology is None:
+        ontology = _draft(work, what)
+    else:
+        shutil.copyfile(path, work.path / "ontology.yaml")
     if work.licences == {"unknown"} and ontology.licence != "unknown":
         work.licences = {ontology.licence}
-    pairs = hygiene.without_noise(hygiene.typed(raws, ontology, file), work.drop)
-    pairs = _settle(work, pairs, ontology, config, file)
+    placed, pairs, attributes = _checked(work, what, ontology, config, found, path)
     triples = [t for t, _ in pairs]
-    if not triples:
-        raise DataError("no triple is left", file)
-    _write_graph(work, triples)
-    if source is not None:
-        shutil.copyfile(source, work.path / "ontology.yaml")
+    types = _types(triples, placed, attributes, ontology)
+    _write_graph(work, triples, types, placed, attributes, ontology)
+    if config.graphml:
+        write_graphml(work.path / "graph.graphml", triples, types, placed.aliases, attributes)
+    _report(work, triples, types, placed, attributes)
     if (folder / "heldout.yaml").exists():
         read_heldout(folder / "heldout.yaml", ontology)
         shutil.copyfile(folder / "heldout.yaml", work.path / "heldout.yaml")
 
 
-def _ontology(work: Work, raws: list[Raw], folder: Path) -> tuple[Ontology, Path | None]:
-    given = work.sources.get("ontology")
-    path = given.path if given else folder / "ontology.yaml"
-    if path.exists():
-        return read_ontology(path), path
-    relations: dict[str, tuple[dict[str, None], dict[str, None]]] = {}      # dicts as ordered sets
-    for raw in raws:
-        heads, tails = relations.setdefault(raw.relation, ({}, {}))
-        heads[raw.head_type or _NO_TYPE] = tails[raw.tail_type or _NO_TYPE] = None
-    drafted = {name: (tuple(heads), tuple(tails)) for name, (heads, tails) in relations.items()}
-    text = yaml.safe_dump(draft_ontology(drafted, "graph"), allow_unicode=True, sort_keys=False)
+def _draft(work: Work, what: Read) -> Ontology:
+    text = yaml.safe_dump(draft(what.items, what.rows, "graph"), allow_unicode=True, sort_keys=False)
     (work.path / "ontology.yaml").write_text(text, "utf-8")
     work.resolved["ontology"] = "drafted from the triples"
-    return read_ontology(work.path / "ontology.yaml"), None
+    return read_ontology(work.path / "ontology.yaml")
 
 
-def _settle(work: Work, pairs: list[tuple[Triple, Raw]], ontology: Ontology, config: KgConfig, file: Path) -> list[tuple[Triple, Raw]]:
+def _checked(work: Work, what: Read, ontology: Ontology, config: KgConfig, found: list[Found],
+             path: Path) -> tuple[Placed, list[Pair], list[Attributed]]:
+    """The triples and attributes that stay, in the order of the graph; all others are dropped by name."""
+    several, counts = len(found) > 1, Counter[str]()
+
+    def drop(reason: str, item: Any, **shown: Any) -> None:
+        counts[reason] += 1
+        work.drop(reason, **({"file": Path(item.file).name} if several else {}), line=item.line, **shown)
+
+    plain = all(f.shape == "triples" for f in found)        # whatever they hold was always kept
+    placed = place(what.items, ontology, ontology.hygiene or (None if plain else Hygiene()), drop, path)
+    if config.order == "sorted":
+        placed.raws.sort(key=lambda raw: raw[:6])
+        placed.aliases = {name: dict.fromkeys(sorted(names)) for name, names in placed.aliases.items()}
+    work.counted_in = placed.read
+    pairs = hygiene.without_noise(hygiene.typed(placed.raws, ontology), drop)
+    pairs = _settle(pairs, ontology, config, drop, placed.found)
+    if config.order == "file" and not all(f.shape in IN_ORDER for f in found):
+        pairs = _grouped(pairs, ontology)
+    attributes = hygiene.without_repeats(placed.attributes, drop)
+    if not pairs and not attributes:
+        raise DataError("no triple is left", found[0].path)
+    placed.found += Counter({name: counts[name] for name in ("duplicate", "self_loop")})
+    return placed, pairs, _in_order(attributes, pairs, ontology, config)
+
+
+def _settle(pairs: list[Pair], ontology: Ontology, config: KgConfig, drop: Any, findings: Counter[str]) -> list[Pair]:
     found = hygiene.contradictions(pairs, ontology)
+    findings["contradiction"] += len(found)
     if found and config.on_contradiction == "error":
         shown = "; ".join(f"{text} (lines {', '.join(str(r.line) for _, r in sides)})" for text, sides in found[:_SHOWN])
-        raise DataError(f"{len(found)} contradictions: {shown}. Correct them, or use --on_contradiction drop", file)
-    refused = {}
+        raise DataError(f"{len(found)} contradictions: {shown}. Correct them, or use --on_contradiction drop", found[0][1][0][1].file)
+    refused = set()
     for text, sides in found:
         for triple, raw in sides:
-            if raw.line not in refused:
-                refused[raw.line] = text
-                work.drop("contradiction", line=raw.line, triple=[triple.head, triple.relation, triple.tail], detail=text)
-    return [(t, r) for t, r in pairs if r.line not in refused]
+            if triple not in refused:
+                refused.add(triple)
+                drop("contradiction", raw, triple=[triple.head, triple.relation, triple.tail], detail=text)
+    return [pair for pair in pairs if pair[0] not in refused] if refused else pairs
 
 
-def _write_graph(work: Work, triples: list[Triple]) -> None:
+def _grouped(pairs: list[Pair], ontology: Ontology) -> list[Pair]:
+    """By head as they first appear, then by relation as the ontology has them; the order within a fact stays."""
+    heads: dict[str, int] = {}
+    for triple, _ in pairs:
+        heads.setdefault(triple.head, len(heads))
+    relations = {name: i for i, name in enumerate(ontology.relations)}
+    return sorted(pairs, key=lambda pair: (heads[pair[0].head], relations[pair[0].relation]))
+
+
+def _in_order(attributes: list[Attributed], pairs: list[Pair], ontology: Ontology, config: KgConfig) -> list[Attributed]:
+    """Attributes as their entities stand in the triples, then as they appear; within an entity as the ontology has them."""
+    if config.order == "sorted":
+        return sorted(attributes, key=lambda a: (a.entity, a.attribute, a.value))
+    rank: dict[str, int] = {}
+    for triple, _ in pairs:
+        rank.setdefault(triple.head, len(rank))
+        rank.setdefault(triple.tail, len(rank))
+    for a in attributes:
+        rank.setdefault(a.entity, len(rank))
+    named = {name: i for i, name in enumerate(ontology.attributes)}
+    return sorted(attributes, key=lambda a: (rank[a.entity], named[a.attribute]))
+
+
+def _sort_key(item: Any) -> tuple[str, ...]:
+    return (type(item).__name__, *(str(part) for part in item[:6]))
+
+
+def _types(triples: list[Triple], placed: Placed, attributes: list[Attributed], ontology: Ontology) -> dict[str, str]:
+    """Name -> type: those of the triples in their order, then what has attributes or aliases only, then what is only declared."""
     types: dict[str, str] = {}
     for t in triples:
         types.setdefault(t.head, t.head_type)
         types.setdefault(t.tail, t.tail_type)
-    write_jsonl(work.path / "entities.jsonl", ({"id": i, "name": n, "type": k, "aliases": []} for i, (n, k) in enumerate(types.items())))
+    for a in attributes:
+        heads = ontology.attributes[a.attribute].heads
+        types.setdefault(a.entity, placed.types.get(a.entity) or (heads[0] if heads else ontology.rows.type or NO_TYPE))
+    for name, kind in placed.types.items():
+        types.setdefault(name, kind or ontology.rows.type or NO_TYPE)
+    return types
+
+
+def _write_graph(work: Work, triples: list[Triple], types: dict[str, str], placed: Placed, attributes: list[Attributed], ontology: Ontology) -> None:
+    write_jsonl(work.path / "entities.jsonl", ({"id": i, "name": n, "type": k, "aliases": list(placed.aliases.get(n, ()))}
+                                               for i, (n, k) in enumerate(types.items())))
     write_jsonl(work.path / "triples.jsonl", ({"head": t.head, "relation": t.relation, "tail": t.tail, "head_type": t.head_type,
                                                "tail_type": t.tail_type, "source": t.source} for t in triples))
-    (work.path / "attributes.jsonl").write_bytes(b"")
-    work.kept = len(triples)
+    write_jsonl(work.path / "attributes.jsonl", ({"entity": a.entity, "attribute": a.attribute, "value": a.value, "kind": a.kind,
+                                                  "source": a.source} for a in attributes))
+    aliases = sum(len(names) for names in placed.aliases.values())
+    work.kept = len(triples) + len(attributes) + aliases
     work.metrics |= {"entities": len(types), "triples": len(triples), "relations": len({t.relation for t in triples}),
                      "facts": len({(t.head, t.relation) for t in triples})}
+    work.metrics |= {"attributes": len(attributes)} if attributes else {}
+    work.metrics |= {"aliases": aliases} if aliases else {}
+
+
+def _report(work: Work, triples: list[Triple], types: dict[str, str], placed: Placed, attributes: list[Attributed]) -> None:
     work.report["remarks"] = hygiene.remarks(triples)
+    work.report["hygiene"] = hygiene.findings(placed.found, triples, placed.aliases, types)
+    work.report["statistics"] = statistics(triples, types, attributes)
+    page = report_page(work.report, triples, work.metrics, dict(work.dropped))
+    (work.path / "report.html").write_text(page, "utf-8")

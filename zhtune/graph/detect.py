@@ -1,0 +1,204 @@
+"""Which files of an input are a graph, what shape each has, and everything that they say. One literal table, shape -> reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from zhtune.errors import DataError
+from zhtune.graph.fields import Rows
+from zhtune.graph.graphml import read_graphml
+from zhtune.graph.items import Item, Raw
+from zhtune.graph.json_files import entity_rows, is_lines, load, load_lines, triples_in
+from zhtune.graph.neo4j import columns, is_apoc_header, read_admin, read_apoc_csv, read_apoc_json
+from zhtune.graph.ontology import Ontology
+from zhtune.graph.place import targets
+from zhtune.graph.property_graph import PropertyGraph
+from zhtune.graph.rdf import read_ntriples, read_turtle
+from zhtune.graph.read import header_of, is_triple, json_triples, read_spo, read_triples, table_triples
+from zhtune.graph.rows import Row, entities, layout_of
+from zhtune.graph.tables import clean, read_csv, read_sheets, table_rows
+from zhtune.log import logger
+
+_TRIPLE_FILES = (".jsonl", ".csv", ".tsv")
+_SHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
+_NAMES = ("name", "名称", "名字", "姓名")
+"""First cells that make a header of three columns one of a wide table"""
+IN_ORDER = ("triples", "spo", "json_triples")
+"""Shapes whose order of triples is kept as it is; the others are grouped by their heads"""
+_NOT_GRAPH = ("ontology.yaml", "heldout.yaml")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One file of a graph and its shape."""
+
+    path: Path
+    shape: str
+
+
+@dataclass
+class Read:
+    """Everything that an input says, in the order of its files."""
+
+    items: list[Item]
+    rows: Rows | None
+    """How rows were read; None where there are none"""
+
+
+def find(path: Path, ontology: Ontology | None) -> list[Found]:
+    """The files of an input with their shapes: itself, the one triples.* of a folder, or every file of a known kind.
+
+    Raises:
+        DataError: a file of an unknown kind, a folder without a readable one, several triples.*
+    """
+    if path.is_file():
+        return [Found(path, shape_of(path, ontology))]
+    named = sorted(p for p in path.iterdir() if p.stem == "triples" and p.suffix in _TRIPLE_FILES)
+    if len(named) > 1:
+        raise DataError(f"expected one file triples.jsonl, triples.csv or triples.tsv, found {len(named)}", path)
+    if named:
+        return [Found(named[0], "triples")]
+    files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith(".") and p.name not in _NOT_GRAPH)
+    known = [p for p in files if p.suffix.lower() in _SHAPES]
+    if not known:
+        raise DataError(f"holds no file of the kinds {', '.join(_SHAPES)}", path)
+    if unread := [p.name for p in files if p not in known]:
+        logger.info("kg: not read, for their kinds are unknown: %s", ", ".join(unread))
+    return [Found(p, shape_of(p, ontology)) for p in known]
+
+
+def shape_of(path: Path, ontology: Ontology | None) -> str:
+    """The shape of a file: by its suffix, its header or its first value.
+
+    Raises:
+        DataError: an unknown suffix.
+    """
+    known = _SHAPES.get(path.suffix.lower())
+    if known is None:
+        raise DataError(f"a graph is read from {', '.join(_SHAPES)}, not {path.suffix!r}", path)
+    return known if isinstance(known, str) else known(path, ontology)
+
+
+def read(found: list[Found], ontology: Ontology | None) -> Read:
+    """Read files of any shape.
+
+    Raises:
+        DataError: whatever is wrong with them, with file:line.
+    """
+    items: list[Item] = []
+    rows: list[Row] = []
+    graph = PropertyGraph()
+    for file in found:
+        if file.shape in _ITEMS:
+            items += _ITEMS[file.shape](file.path)
+        elif file.shape in _NODES:
+            _NODES[file.shape](file.path, graph)
+        elif file.shape in _ROWS:
+            rows += _ROWS[file.shape](file.path)
+        else:
+            _read_sheets(file.path, ontology, items, rows)
+    types = ontology.types if ontology else ()
+    layout: Rows | None = None
+    if graph.nodes:
+        layout = _layout(graph.layout(), ontology)
+        items += graph.items(layout, types)
+    elif graph.edges:
+        raise DataError("relationships without nodes: give the folder that holds both", found[0].path)
+    if rows:
+        layout = _layout(layout_of(rows), ontology)
+        items += entities(rows, layout, types)
+    return Read(items, layout)
+
+
+def _layout(drafted: Rows, ontology: Ontology | None) -> Rows:
+    """The ontology's way of reading rows, with what it does not say as the data suggests; ids that nobody claims are ignored."""
+    if ontology is None:
+        return drafted
+    own = ontology.rows
+    _, claimed = targets(ontology, "the ontology")
+    return replace(own, name=own.name or drafted.name, type_field=own.type_field or (() if own.type else drafted.type_field),
+                   ignore=(*own.ignore, *(f for f in drafted.ignore if f not in claimed and f not in own.ignore)))
+
+
+def _table_shape(path: Path, ontology: Ontology | None) -> str:
+    header = next((cells for _, cells in read_csv(path, _delimiter(path))), None)
+    if header is None:
+        return "triples"
+    if columns(header) is not None:
+        return "neo4j"
+    names = [clean(cell) for cell in header]
+    if is_apoc_header(names):
+        return "apoc_csv"
+    return "table" if _is_wide(names, ontology) else "triples"
+
+
+def _is_wide(header: list[str], ontology: Ontology | None) -> bool:
+    if header_of(header):
+        return False
+    if ontology and any(name in header for name in ontology.rows.name):
+        return True
+    return len(header) != 3 or header[0].lower() in _NAMES
+
+
+def _jsonl_shape(path: Path, ontology: Ontology | None) -> str:
+    first = next((value for _, value in load_lines(path)), None)
+    if isinstance(first, dict) and first.get("type") in ("node", "relationship") and ("properties" in first or "labels" in first or "start" in first):
+        return "apoc_json"
+    if isinstance(first, list):
+        return "json_triples"
+    plain = not isinstance(first, dict) or {"head", "relation"} <= set(first) or "tail" in first
+    return "triples" if plain else "json_triples" if is_triple(first) else "entities"
+
+
+def _json_shape(path: Path, ontology: Ontology | None) -> str:
+    if is_lines(path):
+        shape = _jsonl_shape(path, ontology)
+        return "json_triples" if shape == "triples" else shape
+    value = load(path)
+    listed = value if isinstance(value, list) else []
+    if triples_in(value) or (listed and is_triple(listed[0])):
+        return "json_triples"
+    return "entities"
+
+
+def _read_json_triples(path: Path) -> Iterator[Raw]:
+    if is_lines(path):
+        return json_triples(load_lines(path), str(path))
+    value = load(path)
+    listed = value if isinstance(value, list) else []
+    flat = enumerate(listed, 1) if listed and is_triple(listed[0]) else triples_in(value)
+    return json_triples(flat or [], str(path))
+
+
+def _read_table(path: Path) -> Iterator[Row]:
+    return table_rows(read_csv(path, _delimiter(path)), str(path))
+
+
+def _read_sheets(path: Path, ontology: Ontology | None, items: list[Item], rows: list[Row]) -> None:
+    empty = True
+    for place, lines in read_sheets(path):
+        empty = False
+        if _is_wide([clean(cell) for cell in lines[0][1]], ontology):
+            rows += table_rows(iter(lines), place)
+        else:
+            items += table_triples(lines, place)
+    if empty:
+        raise DataError("holds no cell with a text", path)
+
+
+def _delimiter(path: Path) -> str:
+    return "\t" if path.suffix.lower() == ".tsv" else ","
+
+
+_SHAPES: dict[str, str | Callable[[Path, Ontology | None], str]] = {
+    ".jsonl": _jsonl_shape, ".json": _json_shape, ".csv": _table_shape, ".tsv": _table_shape, ".spo": "spo", ".graphml": "graphml",
+    ".nt": "ntriples", ".ttl": "turtle", **dict.fromkeys(_SHEETS, "sheets")}
+_ITEMS: dict[str, Callable[[Path], Iterator[Item]]] = {
+    "triples": read_triples, "spo": read_spo, "json_triples": _read_json_triples, "ntriples": read_ntriples, "turtle": read_turtle}
+_ROWS: dict[str, Callable[[Path], Iterator[Row]]] = {"table": _read_table, "entities": entity_rows}
+_NODES: dict[str, Callable[[Path, PropertyGraph], None]] = {
+    "neo4j": lambda path, graph: read_admin(path, _delimiter(path), graph),
+    "apoc_csv": lambda path, graph: read_apoc_csv(path, _delimiter(path), graph),
+    "apoc_json": read_apoc_json, "graphml": read_graphml}

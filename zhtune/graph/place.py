@@ -1,0 +1,187 @@
+"""Items -> triples, attributes and aliases, as the ontology places them; cut values and sentinels are found here.
+
+A name in the data is looked up as a relation, an inverse, an attribute, an alias or something to ignore; what is none of
+them is an error, never a guess. It checks no types (zhtune.graph.hygiene does).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from zhtune.errors import DataError
+from zhtune.graph.fields import Hygiene, is_kind
+from zhtune.graph.items import Attributed, Entity, Item, Note, Raw, Refused, Value
+from zhtune.graph.ontology import Ontology
+
+_CUT = ("...", "…")
+Drop = Callable[..., None]
+
+
+class Target(NamedTuple):
+    """Where a name of the data belongs."""
+
+    kind: str
+    """relation, inverse, attribute, alias or ignore"""
+    name: str
+    split: str
+
+
+@dataclass
+class Placed:
+    """A graph before its triples are typed and checked."""
+
+    raws: list[Raw] = field(default_factory=list)
+    attributes: list[Attributed] = field(default_factory=list)
+    aliases: dict[str, dict[str, None]] = field(default_factory=dict)
+    """Name -> its other names, in order"""
+    types: dict[str, str] = field(default_factory=dict)
+    """Name -> type, of the entities that the data declares or describes, in order of appearance"""
+    found: Counter[str] = field(default_factory=Counter)
+    """Finding -> how often, dropped or not"""
+    read: int = 0
+    """Triples, attributes and aliases before anything was dropped"""
+
+
+def targets(ontology: Ontology, path: object) -> tuple[dict[str, Target], dict[str, Target]]:
+    """(name of an edge, name of a field) -> where it belongs. An edge is a relation first, a field an attribute first.
+
+    Raises:
+        DataError: a name that two relations, or two attributes, claim.
+    """
+    relations: dict[str, Target] = {}
+    attributes: dict[str, Target] = {}
+    for r in ontology.relations.values():
+        _claim(relations, (r.name, *r.fields), Target("relation", r.name, r.split), path)
+    for r in ontology.relations.values():
+        _claim(relations, (r.inverse,) if r.inverse else (), Target("inverse", r.name, r.split), path)
+    for a in ontology.attributes.values():
+        _claim(attributes, (a.name, *a.fields), Target("attribute", a.name, a.split), path)
+    _claim(attributes, ontology.aliases.fields, Target("alias", "", ontology.aliases.split), path)
+    _claim(attributes, ontology.rows.ignore, Target("ignore", "", ""), path)
+    return attributes | relations, relations | attributes
+
+
+def place(items: Iterable[Item], ontology: Ontology, hygiene: Hygiene | None, drop: Drop, path: object) -> Placed:
+    """Sort every item into triples, attributes and aliases.
+
+    Args:
+        hygiene: what is dropped by name; None only counts what the default would find.
+        drop: takes a reason, the item that it came from, and the texts.
+        path: of the ontology, for errors.
+
+    Raises:
+        DataError: a name that the ontology does not know.
+    """
+    placed, (edges, fields) = Placed(), targets(ontology, path)
+    clean = _Cleaner(hygiene, placed.found, drop)
+    for item in items:
+        if isinstance(item, Raw):
+            target = edges.get(item.relation)
+            if target is None:
+                raise DataError(f"relation {item.relation!r} is not in the ontology", item.file, item.line or None)
+            _place_edge(item, target, placed, clean, ontology)
+        elif isinstance(item, Value):
+            target = fields.get(item.field)
+            if target is None:
+                raise DataError(f"field {item.field!r} is no relation, attribute or alias of the ontology, nor under its rows.ignore",
+                                item.file, item.line or None)
+            _place_value(item, target, placed, clean, ontology)
+        elif isinstance(item, Entity):
+            _declare(placed, item.name, item.type)
+        elif isinstance(item, Refused):
+            placed.read += 1
+            placed.found[item.reason] += 1
+            drop(item.reason, item, text=item.text)
+        elif isinstance(item, Note):
+            placed.found[item.finding] += 1
+    return placed
+
+
+def _claim(table: dict[str, Target], names: tuple[str, ...], target: Target, path: object) -> None:
+    for name in dict.fromkeys(names):
+        if name in table:
+            raise DataError(f"{name!r} is claimed twice: by {table[name].kind} {table[name].name} and by {target.kind} {target.name}", str(path))
+        table[name] = target
+
+
+def _declare(placed: Placed, name: str, kind: str) -> None:
+    if not placed.types.get(name):
+        placed.types[name] = kind
+
+
+def _place_edge(raw: Raw, target: Target, placed: Placed, clean: _Cleaner, ontology: Ontology) -> None:
+    if target.kind == "ignore":
+        return
+    if target.kind in ("attribute", "alias"):
+        _place_value(Value(raw.head, raw.head_type, raw.relation, raw.tail, raw.source, raw.file, raw.line), target, placed, clean, ontology)
+        return
+    placed.read += 1
+    if target.kind == "inverse":
+        raw = raw._replace(head=raw.tail, tail=raw.head, head_type=raw.tail_type, tail_type=raw.head_type)
+    if raw.relation != target.name:
+        raw = raw._replace(relation=target.name)
+    if clean(raw, raw.head, raw.tail, [raw.head, raw.relation, raw.tail]):
+        placed.raws.append(raw)
+
+
+def _place_value(value: Value, target: Target, placed: Placed, clean: _Cleaner, ontology: Ontology) -> None:
+    if target.kind == "ignore":
+        return
+    for text in _parts(value.text, target.split):
+        if target.kind in ("relation", "inverse"):
+            raw = Raw(value.entity, value.field, text, value.type, "", value.source, value.file, value.line)
+            if target.kind == "inverse":
+                raw = raw._replace(head_type="", tail_type=value.type, head=text, tail=value.entity)
+                target = Target("relation", target.name, target.split)
+            _place_edge(raw, target, placed, clean, ontology)
+            continue
+        placed.read += 1
+        if not clean(value, value.entity, text, [value.entity, target.name or value.field, text]):
+            continue
+        _declare(placed, value.entity, value.type)
+        if target.kind == "alias":
+            _add_alias(value, text, placed, clean)
+            continue
+        kind = ontology.attributes[target.name].kind
+        placed.found["not_of_kind"] += not is_kind(text, kind)
+        placed.attributes.append(Attributed(value.entity, target.name, text, kind, value.source, value.file, value.line))
+
+
+def _add_alias(value: Value, text: str, placed: Placed, clean: _Cleaner) -> None:
+    known = placed.aliases.setdefault(value.entity, {})
+    if text == value.entity or text in known:
+        placed.found["duplicate_alias"] += 1
+        clean.drop("duplicate_alias", value, text=text)
+        return
+    known[text] = None
+
+
+def _parts(text: str, split: str) -> list[str]:
+    return [part for part in (p.strip() for p in re.split(split, text)) if part] if split else [text]
+
+
+class _Cleaner:
+    """Finds sentinels and cut values, counts them, and drops them where that is asked for."""
+
+    def __init__(self, hygiene: Hygiene | None, found: Counter[str], drop: Drop):
+        self.drop, self._found, self._hygiene = drop, found, hygiene
+        self._sentinels = frozenset((hygiene or Hygiene()).sentinels)
+        self._cut = hygiene is not None and hygiene.drop_cut
+
+    def __call__(self, item: Raw | Value, head: str, tail: str, shown: list[str]) -> bool:
+        """Whether the two texts stay."""
+        if tail.casefold() in self._sentinels or head.casefold() in self._sentinels:
+            self._found["sentinel"] += 1
+            if self._hygiene is not None:
+                self.drop("sentinel", item, triple=shown)
+                return False
+        if tail.endswith(_CUT) or head.endswith(_CUT):
+            self._found["cut"] += 1
+            if self._cut:
+                self.drop("cut", item, triple=shown)
+                return False
+        return True
