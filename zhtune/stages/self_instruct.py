@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -173,20 +172,6 @@ def _passages(work: Work, config: SelfInstructConfig) -> list[tuple[str, str]]:
     return ranked[:config.documents]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Address(Endpoint):
-    """An endpoint whose address was given as --teacher; its key still comes from the environment."""
-
-    base_url: str
-
-    def credentials(self) -> dict[str, str]:
-        local = urlsplit(self.base_url).hostname in ("127.0.0.1", "localhost", "::1")
-        key = os.environ.get(self.api_key_env, "").strip() or ("none" if local else "")
-        if not key:
-            raise ConfigError(f"the environment variable {self.api_key_env} is not set; export the teacher's key in it")
-        return {"base_url": self.base_url, "api_key": key}
-
-
 @contextmanager
 def _open_teacher(work: Work, config: SelfInstructConfig) -> Iterator[tuple[Teacher, JobLog]]:
     source: Source = work.sources["teacher"]
@@ -194,7 +179,7 @@ def _open_teacher(work: Work, config: SelfInstructConfig) -> Iterator[tuple[Teac
     with JobLog(work.path / "logs" / "teacher.jsonl") as log:
         if source.kind == "endpoint":
             price = read_price(work.sources["prices"].path, config.teacher_model) if config.prices else FREE
-            endpoint = _Address(model=config.teacher_model, api_key_env=config.key_variable, base_url=source.reference)
+            endpoint = Endpoint(model=config.teacher_model, api_key_env=config.key_variable, base_url=source.reference)
             yield OpenAITeacher(endpoint, log, config.limits, price), log
             return
         from zhtune.models.engine import Sampling, open_engine

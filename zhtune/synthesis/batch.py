@@ -23,10 +23,10 @@ from zhtune.log import logger
 from zhtune.records import dumps
 from zhtune.synthesis.joblog import JobLog
 from zhtune.synthesis.limits import Limits
-from zhtune.synthesis.openai_teacher import Endpoint, check_cap, read_completion, require_client, status_fault
+from zhtune.synthesis.openai_teacher import Endpoint, OpenAITeacher, read_completion, status_fault
 from zhtune.synthesis.prices import FREE, Price
 from zhtune.synthesis.runner import Fault
-from zhtune.synthesis.teacher import Estimate, Job, Outcome, TeacherStopped, different, estimate, job_id, outcomes, reserve
+from zhtune.synthesis.teacher import Job, Outcome, TeacherStopped, different, outcomes, reserve
 
 _REQUESTS, _BYTES = 50_000, 150_000_000                     # of one file; OpenAI's limits are 50,000 and 200 MB
 _OVER = ("completed", "failed", "expired", "cancelled")
@@ -34,7 +34,7 @@ _LISTED = 1000                                              # latest batches amo
 _READ_RETRIES = 5
 
 
-class OpenAIBatchTeacher:
+class OpenAIBatchTeacher(OpenAITeacher):
     """Answers jobs through the batch API of an OpenAI-compatible endpoint.
 
     Args:
@@ -52,18 +52,8 @@ class OpenAIBatchTeacher:
 
     def __init__(self, endpoint: Endpoint, log: JobLog, limits: Limits | None = None, price: Price = FREE, poll: float = 60.0,
                  sleep: Callable[[float], None] = time.sleep):
-        self.name, self.endpoint, self.log, self.limits = endpoint.name, endpoint, log, limits or Limits()
+        super().__init__(endpoint, log, limits, price)
         self.price, self._poll, self._sleep = price.batched(), poll, sleep
-        check_cap(self.limits, price)
-        endpoint.credentials()
-        require_client()
-
-    def job_id(self, job: Job) -> str:
-        return job_id(self.name, job)
-
-    def estimate(self, jobs: Iterable[Job]) -> Estimate:
-        """What `ask` would take; sends nothing."""
-        return estimate(different(self, list(jobs)), self.log, self.price)
 
     def ask(self, jobs: Iterable[Job]) -> list[Outcome]:
         """As the protocol says; waits until every batch is over.

@@ -27,6 +27,7 @@ from zhtune.synthesis.runner import Fault, Received, Runner
 from zhtune.synthesis.teacher import Estimate, Job, Outcome, different, estimate, job_id, outcomes
 
 _MESSAGE_LENGTH = 200
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _LONGEST_PAUSE = 3600.0
 _RUN_STATUSES = (401, 402, 403, 404)                        # key, credit, permission, model: no other job would fare better
 _RETRY_STATUSES = (408, 409, 425, 429)
@@ -35,7 +36,7 @@ _RUN_CODES = ("insufficient_quota", "billing_hard_limit_reached", "invalid_api_k
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where a teacher answers. Holds the names of environment variables, never their values."""
+    """Where a teacher answers. Of the key it holds the name of an environment variable, never the value."""
 
     model: str
     """The model's name at the endpoint"""
@@ -43,6 +44,8 @@ class Endpoint:
     """Environment variable with the endpoint's address, such as https://api.openai.com/v1"""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable with its key; any text for a server that asks none"""
+    base_url: str = ""
+    """The address itself, in place of base_url_env; with it an endpoint on this machine needs no key"""
     extra_body: dict[str, Any] = field(default_factory=dict)
     """Further fields of each request, such as response_format or enable_thinking"""
 
@@ -58,11 +61,12 @@ class Endpoint:
         Raises:
             ConfigError: a variable is not set.
         """
-        found = {}
-        for field_name, variable in (("base_url", self.base_url_env), ("api_key", self.api_key_env)):
-            if not (value := os.environ.get(variable, "").strip()):
-                raise ConfigError(f"the environment variable {variable} is not set; export the teacher's {field_name} in it")
-            found[field_name] = value
+        local = urlsplit(self.base_url).hostname in _LOOPBACK
+        found = {"base_url": self.base_url or os.environ.get(self.base_url_env, "").strip(),
+                 "api_key": os.environ.get(self.api_key_env, "").strip() or ("none" if local else "")}
+        for name, variable in (("base_url", self.base_url_env), ("api_key", self.api_key_env)):
+            if not found[name]:
+                raise ConfigError(f"the environment variable {variable} is not set; export the teacher's {name} in it")
         return found
 
     def clean(self, message: str) -> str:

@@ -96,22 +96,23 @@ class Verifier:
         tails = self._graph.tails(head, relation)
         rule = self._graph.ontology.relations[relation]
         mentions = self._linker.mentions(answer)
-        claims = [*self._names(answer, mentions, head, rule, set(tails)), *_unknown_items(answer, mentions, rule),
+        named = self._names(answer, mentions, head, rule, set(tails))
+        claims = [*named.values(), *_unknown_items(answer, mentions, rule),
                   *_numbers(answer, mentions, len(tails), set(map(_value, numbers)))]
-        stated = {m.name for m, claim in zip_claims(mentions, claims) if claim.verdict == SUPPORTED}
+        stated = {mention.name for mention, claim in named.items() if claim.verdict == SUPPORTED}
         return Verification(tuple(sorted(claims, key=lambda c: (c.start, c.end))), tuple(t for t in tails if t not in stated))
 
-    def _names(self, answer: str, mentions: list[Mention], head: str, rule: Relation, tails: set[str]) -> list[Claim]:
+    def _names(self, answer: str, mentions: list[Mention], head: str, rule: Relation, tails: set[str]) -> dict[Mention, Claim]:
         negative = bool(_negations(rule.say.replace("{h}", "").replace("{ts}", "")))
         polarity = _polarities(answer, mentions, negative)
-        claims = []
+        claims = {}
         for mention in mentions:
             if mention.name == head:
                 continue
             verdict, reason = self._judge(mention.name, head, rule, tails)
             if verdict == SUPPORTED and mention.name in tails and polarity[mention] != negative:
                 verdict, reason = CONTRADICTED, "polarity"
-            claims.append(Claim(mention.start, mention.end, answer[mention.start:mention.end], verdict, reason))
+            claims[mention] = Claim(mention.start, mention.end, answer[mention.start:mention.end], verdict, reason)
         return claims
 
     def _judge(self, name: str, head: str, rule: Relation, tails: set[str]) -> tuple[str, str]:
@@ -121,12 +122,6 @@ class Verifier:
             return UNSUPPORTED, "other_fact"
         kind = self._graph.types[name]
         return CONTRADICTED, "other_head" if kind in rule.heads and kind not in rule.tails else "not_in_graph"
-
-
-def zip_claims(mentions: list[Mention], claims: list[Claim]) -> list[tuple[Mention, Claim]]:
-    """Mentions with the claims at their places."""
-    at = {(claim.start, claim.end): claim for claim in claims}
-    return [(m, at[m.start, m.end]) for m in mentions if (m.start, m.end) in at]
 
 
 def _polarities(answer: str, mentions: list[Mention], negative: bool) -> dict[Mention, bool]:

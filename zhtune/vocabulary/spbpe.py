@@ -32,7 +32,11 @@ class ScoredBpe:
         self.ranks = {text: rank for rank, text in enumerate(ranked)}
 
     def append(self, pair: tuple[str, str]) -> None:
-        self.ranks.setdefault(pair[0] + pair[1], len(self.ranks))
+        self.know(pair[0] + pair[1])
+
+    def know(self, text: str) -> None:
+        """Make a text a piece, behind all others."""
+        self.ranks.setdefault(text, len(self.ranks))
 
     def segment(self, text: str) -> list[str]:
         """The pieces of a text without spaces; characters that are no piece stay characters."""
@@ -70,7 +74,7 @@ def extend_spbpe(base: BaseTokenizer, pieces: list[Piece], size: int = 0) -> tup
         if piece.text in vocabulary:
             extension.skipped["known"] += 1
         else:
-            bpe.append((piece.text, ""))
+            bpe.know(piece.text)
             register(piece.text, piece.kind)
     append_words(pieces, str, bpe, extension, register, size)
     return (_extend_model(base, extension) if base.model else _extend_json(base, bpe, extension)), extension
@@ -116,11 +120,9 @@ class _JsonBpe(Bpe):
         super().__init__(tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in definition["model"]["merges"])
         self._characters = {token for token in definition["model"]["vocab"] if len(token) == 1}
 
-    def append(self, pair: tuple[str, str]) -> None:
-        if pair[1]:
-            super().append(pair)
-        else:
-            self._characters.add(pair[0])
+    def know(self, character: str) -> None:
+        """Make a character a token."""
+        self._characters.add(character)
 
     def reaches(self, token: str) -> bool:
         """Whether the text becomes one token."""
