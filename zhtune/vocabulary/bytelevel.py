@@ -17,7 +17,7 @@ from zhtune.vocabulary.extension import Bpe, Extension, NewToken, append_words
 from zhtune.vocabulary.pieces import WORDS, Piece
 from zhtune.vocabulary.symbols import is_private, is_text, mixes_han, to_bytes, to_symbols
 
-STRONG = 0.99                                               # of Han occurrences are one token: a base that knows Chinese
+STRONG = 0.995                                              # of Han occurrences are one token: a base that knows Chinese
 _ROUNDS = 6                                                 # of repair: a repaired token may be the part of another
 
 
@@ -29,7 +29,7 @@ def extend_bytelevel(definition: dict[str, Any], pieces: list[Piece], demote: bo
         definition: a parsed tokenizer.json; it is not changed.
         pieces: atoms, marks and words, a word after its parts.
         demote: put base merges of Han with its left or right neighbour behind the words; None decides by the base:
-            yes where less than 99 % of Han occurrences are one token.
+            yes where less than 99.5 % of Han occurrences are one token.
         size: new tokens at most, 0 for all.
 
     Raises:
