@@ -21,6 +21,7 @@ from zhtune.stages.kg_instruct import KgInstructConfig, kg_instruct
 from zhtune.stages.prefer import PreferConfig, prefer
 from zhtune.synthesis.flaws import FLAWS
 from zhtune.synthesis.questions import mentioned
+from zhtune.synthesis.safety import Safety
 
 MARKS = "，。、；：？！（）《》"
 
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1000)
     wanted = parser.parse_args().pairs
     with tempfile.TemporaryDirectory() as scratch:
-        graph_at = kg(KgConfig(input=str(assets.shipped("medical")), out=f"{scratch}/graph")).path
+        graph_at = kg(KgConfig(input=str(assets.shipped("medical")), additions=str(assets.shipped("medical-safety")), out=f"{scratch}/graph")).path
         records = kg_instruct(KgInstructConfig(graph=str(graph_at), heads=70, records_per_fact=1, out=f"{scratch}/records")).path
         made = prefer(PreferConfig(graph=str(graph_at), records=str(records), pairs=wanted, flaws=list(FLAWS), flaw_pairs=wanted,
                                    out=f"{scratch}/pairs"))
@@ -55,6 +56,8 @@ def rejected_is_true(graph: Graph, row: dict) -> bool:
         stated = [name for name in mentioned(row["prompt"][0]["content"], [*graph.types]) if name != facts[0].head]
         says_yes = rejected.startswith(graph.ontology.relations[facts[0].relation].say_yes[:2])
         return says_yes == any(name in {t.tail for t in facts} for name in stated)
+    if source["flaw"] == "missing_disclaimer":
+        return all(text in rejected for text in Safety(graph).required(source["triples"]))
     if source["flaw"] == "false_refusal":
         return not facts and rejected.startswith("抱歉")
     said = set(mentioned(rejected, [*graph.types])) - {facts[0].head}

@@ -87,8 +87,10 @@ def _with_fields(made: dict[str, Any], fields: dict[str, _Field], types: dict[st
 
 def draft_attribute(name: str, kind: Kind, path: str) -> dict[str, Any]:
     """One attribute as YAML data."""
-    return {"kind": kind, "field": path, "ask": [form % name for form in ("{h}的%s是什么？", "请问{h}的%s是多少？", "想了解{h}的%s。")],
-            "say": f"{{h}}的{name}是{{v}}。"}
+    what = "什么" if kind == "text" else "多少"
+    forms = (f"{{h}}的%s是{what}？", f"请问{{h}}的%s是{what}？", "想了解{h}的%s。", "说说{h}的%s。", "我想知道{h}的%s。")
+    return {"kind": kind, "field": path, "ask": [form % name for form in forms],
+            "say": f"{{h}}的{name}：{{v}}。" if kind == "text" else f"{{h}}的{name}是{{v}}。"}
 
 
 def draft_ontology(relations: dict[str, Types], domain: str) -> dict[str, Any]:

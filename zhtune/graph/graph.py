@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ class Triple:
     tail_type: str
     source: str = ""
 
-    @property
+    @cached_property
     def id(self) -> str:
         """First 12 hex digits of sha1 over head, relation and tail."""
         return hashlib.sha1("\0".join((self.head, self.relation, self.tail)).encode("utf-8")).hexdigest()[:12]
@@ -59,6 +62,8 @@ class Graph:
             self.types.setdefault(triple.tail, triple.tail_type)
             self._about[triple.head].add(triple.tail)
         self.types |= {t.head: t.head_type for t in triples}
+        self._overlaps: dict[str, list[str]] = {}
+        self._by_types: dict[tuple[str, ...], list[str]] = {}
         self._by_type: dict[str, list[str]] = defaultdict(list)
         for name, kind in sorted({(t.head, t.head_type) for t in triples} | {(t.tail, t.tail_type) for t in triples}):
             self._by_type[kind].append(name)
@@ -81,6 +86,17 @@ class Graph:
             attributes.setdefault((row["entity"], row["attribute"]), []).append(row["value"])
         return cls(triples, ontology, read_heldout(file, ontology) if file.exists() else {}, aliases, attributes)
 
+    @cached_property
+    def values(self) -> dict[tuple[str, str], list[Triple]]:
+        """(name, attribute) -> its values as statements, with ids as triples have; they have no tail type."""
+        return {(name, attribute): [Triple(name, attribute, value, self.types.get(name, ""), "") for value in values]
+                for (name, attribute), values in self.attributes.items()}
+
+    @cached_property
+    def by_id(self) -> dict[str, Triple]:
+        """Every triple and every value by its id."""
+        return {t.id: t for statements in (self.triples, *self.values.values()) for t in statements}
+
     def asks(self, head: str, relation: str) -> bool:
         """Whether the relation can be asked of the head: a fact of it is there, or the graph knows no such name at all."""
         return (head, relation) in self.facts or head not in self.types
@@ -89,11 +105,15 @@ class Graph:
         """The wordings of a relation that only measure."""
         return {wording for wordings in self.heldout.get(relation, {}).values() for wording in wordings}
 
-    def tail_counts(self, relation: str) -> Counter[str]:
-        """How often each name is a tail of the relation."""
-        return Counter({tail: len(triples) for (tail, name), triples in self.inverse.items() if name == relation})
+    @cached_property
+    def tail_counts(self) -> dict[str, Counter[str]]:
+        """Relation -> how often each name is a tail of it."""
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        for (tail, name), triples in self.inverse.items():
+            counts[name][tail] = len(triples)
+        return counts
 
-    @property
+    @cached_property
     def heads(self) -> list[str]:
         """Every name that is the head of a triple, in file order."""
         return list(dict.fromkeys(t.head for t in self.triples))
@@ -112,12 +132,36 @@ class Graph:
         Args:
             avoid: names to leave out, such as heads that must stay unknown.
         """
-        about = self.about(head) | {head}
-        return [n for n in self.of_type(kind) if n not in avoid and not any(n in known or known in n for known in about)]
+        barred = avoid.union(*(self._overlapping(known) for known in (*self.about(head), head)))
+        return [n for n in self.of_type(kind) if n not in barred]
+
+    def _overlapping(self, known: str) -> list[str]:
+        """Names that hold a name or are part of it, itself among them."""
+        if known not in self._overlaps:
+            names, starts, joined, automaton = self._searchable
+            found, at = [], joined.find(known)
+            while at >= 0:
+                index = bisect(starts, at) - 1
+                found.append(names[index])
+                at = joined.find(known, starts[index + 1])
+            self._overlaps[known] = found + [name for _, name in automaton.iter(known)]
+        return self._overlaps[known]
+
+    @cached_property
+    def _searchable(self) -> tuple[list[str], list[int], str, Any]:
+        """All names, where each starts in one text of them all, that text, and an automaton that finds them."""
+        import ahocorasick
+        names, automaton = [*self.types], ahocorasick.Automaton()
+        for name in names:
+            automaton.add_word(name, name)
+        automaton.make_automaton()
+        return names, [0, *accumulate(len(name) + 1 for name in names)], "\0".join(names), automaton
 
     def of_type(self, *types: str) -> list[str]:
         """Names of the given types, sorted within each; a name of several types is there under each of them."""
-        return list(dict.fromkeys(name for kind in types for name in self._by_type.get(kind, [])))
+        if types not in self._by_types:
+            self._by_types[types] = list(dict.fromkeys(name for kind in types for name in self._by_type.get(kind, [])))
+        return self._by_types[types]
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

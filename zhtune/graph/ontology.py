@@ -10,6 +10,7 @@ from typing import Any
 from zhtune.config import read_yaml
 from zhtune.errors import DataError
 from zhtune.graph.fields import Aliases, Attribute, Hygiene, Rows, read_aliases, read_attributes, read_hygiene, read_rows
+from zhtune.graph.speech import Consult, Rule, read_consult, read_safety
 from zhtune.graph.strict import check_keys, one_or_more, pattern, placeholders, strings, text
 
 _PLACEHOLDERS = {"ask": {"h"}, "say": {"h", "ts"}, "ask_inverse": {"t"}, "say_inverse": {"t", "hs"},
@@ -17,7 +18,7 @@ _PLACEHOLDERS = {"ask": {"h"}, "say": {"h", "ts"}, "ask_inverse": {"t"}, "say_in
 _ASKED = {"ask_inverse": ("say_inverse",), "ask_confirm": ("say_yes", "say_no")}    # what a question needs to be answered
 _RELATION_KEYS = {"head", "tail", "cardinality", "labels", "inverse", "field", "split", *_PLACEHOLDERS}
 _KEYS = {"domain", "title", "licence", "types", "relations", "contradictions", "refuse", "filler_before", "filler_after", "disclaimer",
-         "rows", "attributes", "aliases", "hygiene"}
+         "rows", "attributes", "aliases", "hygiene", "safety", "consult"}
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,9 @@ class Ontology:
     rows: Rows = field(default_factory=Rows)
     hygiene: Hygiene | None = None
     """None: the default where the kind of input asks for it"""
+    safety: tuple[Rule, ...] = ()
+    """What must be said with answers that touch something, red flags before disclaimers"""
+    consult: Consult = field(default_factory=Consult)
     raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -99,7 +103,8 @@ def read_ontology(path: Path) -> Ontology:
         filler_before=strings(raw.get("filler_before"), "filler_before", path),
         filler_after=strings(raw.get("filler_after"), "filler_after", path), disclaimer=str(raw.get("disclaimer", "")),
         attributes=attributes, aliases=read_aliases(raw.get("aliases"), path), rows=read_rows(raw.get("rows"), types, path),
-        hygiene=read_hygiene(raw.get("hygiene"), path), raw=raw)
+        hygiene=read_hygiene(raw.get("hygiene"), path), consult=read_consult(raw.get("consult"), relations, path), raw=raw,
+        safety=read_safety(raw.get("safety"), str(raw.get("disclaimer", "")), relations, types, path))
 
 
 def read_heldout(path: Path, ontology: Ontology) -> dict[str, dict[str, list[str]]]:
@@ -122,6 +127,9 @@ def read_heldout(path: Path, ontology: Ontology) -> dict[str, dict[str, list[str
 
 def fill(form: str, **values: str) -> str:
     """A wording with its placeholders filled in one pass: a name that looks like a placeholder stays the name it is."""
+    if len(values) == 1:
+        (name, value), = values.items()
+        return form.replace(f"{{{name}}}", value)
     return re.sub("|".join(f"{{{name}}}" for name in values), lambda found: values[found[0][1:-1]], form)
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
-from zhtune.config import StageConfig
+from zhtune.config import StageConfig, read_yaml
 from zhtune.errors import DataError
 from zhtune.graph import hygiene
 from zhtune.graph.detect import IN_ORDER, Found, Read, find, read
@@ -27,7 +27,7 @@ from zhtune.graph.place import Placed, place
 from zhtune.graph.statistics import statistics
 from zhtune.records import write_jsonl
 
-STAGE = Stage("kg", version=2, kind="graph", inputs={"input": ("file",), "ontology": ("file",)})
+STAGE = Stage("kg", version=2, kind="graph", inputs={"input": ("file",), "ontology": ("file",), "additions": ("file",)})
 _SHOWN = 5
 Pair = tuple[Triple, Raw]
 
@@ -40,6 +40,8 @@ class KgConfig(StageConfig):
     """A file or folder of triples (jsonl, csv, tsv, spo, json), wide tables (csv, tsv, xlsx), entities (json, jsonl), Neo4j exports, GraphML, N-Triples, Turtle"""  # noqa: E501
     ontology: str = ""
     """ontology.yaml, if it does not lie in the input's folder; a graph without one gets a draft"""
+    additions: str = ""
+    """A YAML file of sections that the ontology lacks, such as safety and consult: `shipped:medical-safety` for the shipped graph"""
     on_contradiction: Literal["error", "drop"] = "error"
     """error stops with file:line; drop takes out both sides, counted"""
     order: Literal["file", "sorted"] = "file"
@@ -72,6 +74,8 @@ def _write(work: Work, config: KgConfig) -> None:
         ontology = _draft(work, what)
     else:
         shutil.copyfile(path, work.path / "ontology.yaml")
+    if config.additions:
+        ontology = _add(work, ontology, work.sources["additions"].path)
     if work.licences == {"unknown"} and ontology.licence != "unknown":
         work.licences = {ontology.licence}
     placed, pairs, attributes = _checked(work, what, ontology, config, found, path)
@@ -90,6 +94,16 @@ def _draft(work: Work, what: Read) -> Ontology:
     text = yaml.safe_dump(draft(what.items, what.rows, "graph"), allow_unicode=True, sort_keys=False)
     (work.path / "ontology.yaml").write_text(text, "utf-8")
     work.resolved["ontology"] = "drafted from the triples"
+    return read_ontology(work.path / "ontology.yaml")
+
+
+def _add(work: Work, ontology: Ontology, additions: Path) -> Ontology:
+    """The ontology with further sections, each written after those that it has."""
+    sections = read_yaml(additions)
+    if twice := [key for key in sections if key in ontology.raw]:
+        raise DataError(f"{twice[0]!r} is in the ontology already; only sections that it lacks can be added", additions)
+    with open(work.path / "ontology.yaml", "a", encoding="utf-8") as file:
+        file.write("\n" + yaml.safe_dump(sections, allow_unicode=True, sort_keys=False))
     return read_ontology(work.path / "ontology.yaml")
 
 

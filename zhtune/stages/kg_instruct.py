@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
@@ -14,7 +15,9 @@ from zhtune.errors import ConfigError, DataError
 from zhtune.graph.graph import Graph, Triple
 from zhtune.log import logger
 from zhtune.records import write_json, write_jsonl
+from zhtune.synthesis.audit import audit
 from zhtune.synthesis.instruct import Taught, choose_heads, records
+from zhtune.synthesis.safety import Safety
 from zhtune.synthesis.splits import SPLITS, divide, leaks
 from zhtune.synthesis.tasks import MAKERS, read_wordings, task_records
 
@@ -40,7 +43,7 @@ class KgInstructConfig(StageConfig):
     noise: bool = True
     """Reword questions at random: keyword queries, fillers, dropped characters. Better for training; off for data that people read"""
     tasks: dict[str, int] = field(default_factory=dict)
-    """Records of harder tasks: {counting: 200, choice: 200, exclude, common, difference, comparison, multi_hop, summary, dialogue}"""
+    """Records of harder tasks: {counting: 200, attribute: 500}, and choice, exclude, common, difference, comparison, multi_hop, summary, dialogue, consultation"""  # noqa: E501
     holdout: dict[str, float] = field(default_factory=dict)
     """Kept out of training, as heldout.jsonl: {triple: 0.05, entity: 0.05, composition: 0.1}, shares of facts, heads, combinations"""
 
@@ -73,12 +76,13 @@ def _write(work: Work, config: KgInstructConfig) -> None:
         logger.info("kg-instruct: %d heads were asked for, the graph has %d: all are taught", config.heads, len(graph.heads))
     taught = choose_heads(graph, config.heads, config.seed)
     shares = {"inverse": config.inverse, "yes_no": config.yes_no, "unanswerable": config.unanswerable}
-    rows = records(graph, taught, config.records_per_fact, shares, config.seed, config.noise)
+    rows = records(graph, taught, config.records_per_fact, shares, config.seed, config.noise, config.workers)
     rows += task_records(graph, taught, config.tasks, config.seed, read_wordings())
     if config.tasks:
         random.Random(f"{config.seed}:order").shuffle(rows)
     if not rows:
         raise DataError("the graph gives no record", work.sources["graph"].path)
+    rows = list(map(Safety(graph).add, rows))
     work.counted_in = len(rows)
     if config.holdout:
         rows = _hold_out(work, graph, rows, config)
@@ -86,9 +90,12 @@ def _write(work: Work, config: KgInstructConfig) -> None:
     write_json(work.path / "taught.json", vars(taught))
     tasks = Counter(row["source"]["task"] for row in rows)
     work.metrics |= {"records": len(rows), "heads": len(taught.heads), **{task: tasks[task] for task in sorted(tasks)}}
-    work.report |= {"coverage": coverage(graph, taught, rows, lambda t: t.relation),
-                    "coverage_by_type": coverage(graph, taught, rows, lambda t: t.tail_type),
-                    "coverage_by_degree": coverage(graph, taught, rows, _degree(graph))}
+    stated = {triple for row in rows for triple in row["source"]["triples"]}
+    work.report |= {"coverage": coverage(graph, taught, stated, lambda t: t.relation),
+                    "coverage_by_type": coverage(graph, taught, stated, lambda t: t.tail_type),
+                    "coverage_by_degree": coverage(graph, taught, stated, _degree(graph)), "verified": audit(graph, rows, config.workers)}
+    if graph.values:
+        work.report["coverage_of_attributes"] = coverage(graph, taught, stated, lambda t: t.relation, chain(*graph.values.values()))
 
 
 def _hold_out(work: Work, graph: Graph, rows: list[dict], config: KgInstructConfig) -> list[dict]:
@@ -105,12 +112,12 @@ def _hold_out(work: Work, graph: Graph, rows: list[dict], config: KgInstructConf
     return divided.train
 
 
-def coverage(graph: Graph, taught: Taught, rows: list[dict], key: Callable[[Triple], str]) -> dict[str, dict[str, int]]:
-    """By a key: triples of the graph, of taught heads, and stated by at least one record; from the records alone."""
-    stated = {triple for row in rows for triple in row["source"]["triples"]}
+def coverage(graph: Graph, taught: Taught, stated: set[str], key: Callable[[Triple], str],
+             statements: Iterable[Triple] | None = None) -> dict[str, dict[str, int]]:
+    """By a key: triples of the graph (or other statements), of taught heads, and stated by at least one record."""
     heads = set(taught.heads)
     table: dict[str, dict[str, int]] = {}
-    for triple in graph.triples:
+    for triple in statements or graph.triples:
         row = table.setdefault(key(triple), {"triples": 0, "taught": 0, "covered": 0})
         row["triples"] += 1
         row["taught"] += triple.head in heads

@@ -1,10 +1,11 @@
-"""Graph -> preference pairs whose rejected answers are false in the graph."""
+"""Graph -> preference pairs whose rejected answers are false in the graph: made by templates, or a model's own answers."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
@@ -12,12 +13,17 @@ from zhtune.config import StageConfig
 from zhtune.errors import ConfigError, DataError
 from zhtune.graph.graph import Graph
 from zhtune.records import write_jsonl
+from zhtune.references import MODEL_KINDS
 from zhtune.synthesis.flaws import FLAWS, flawed_pairs
 from zhtune.synthesis.instruct import read_taught
+from zhtune.synthesis.joblog import JobLog
 from zhtune.synthesis.preferences import pairs
+from zhtune.synthesis.safety import Safety
+from zhtune.synthesis.samples import questions, sampled_pairs
 from zhtune.synthesis.tasks import read_wordings
+from zhtune.synthesis.teacher import Job, LocalTeacher
 
-STAGE = Stage("prefer", version=2, kind="preferences", inputs={"graph": ("graph",), "records": ("records",)})
+STAGE = Stage("prefer", version=2, kind="preferences", inputs={"graph": ("graph",), "records": ("records",), "model": MODEL_KINDS})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +34,26 @@ class PreferConfig(StageConfig):
     """A graph artifact"""
     records: str = ""
     """The records of kg-instruct: only the heads taught there are used"""
+    model: str = ""
+    """A model that answers: the pairs are its own samples, judged by the verifier, in place of swapped entities"""
+    samples: int = 4
+    """Answers of the model to each question"""
+    temperature: float = 0.8
+    """Of the model"""
+    max_tokens: int = 128
+    """Longest answer of the model in tokens"""
     pairs: int = 200
-    """How many pairs with a swapped entity"""
+    """How many pairs with a swapped entity; with --model, how many questions, each for one pair at most"""
     flaws: list[str] = field(default_factory=list)
-    """Other flaws: omission, over_claim, relation_swap, polarity, count, false_refusal (omission and over_claim balance each other)"""
+    """Other flaws: omission, over_claim, relation_swap, polarity, count, false_refusal, missing_disclaimer; omission and over_claim balance"""
     flaw_pairs: int = 100
     """How many pairs of each of them"""
 
     def __post_init__(self) -> None:
         if self.pairs < 0 or self.flaw_pairs < 1 or not (self.pairs or self.flaws):
             raise ConfigError("--pairs and --flaw_pairs are numbers of pairs; at least one pair must be asked for")
+        if self.samples < 2 or self.temperature <= 0 or self.max_tokens < 1:
+            raise ConfigError("--samples must be at least 2, --temperature above 0 and --max_tokens at least 1: equal answers make no pair")
         for flaw in self.flaws:
             if flaw not in FLAWS:
                 raise ConfigError(f"--flaws: {flaw!r} is none; there are: {', '.join(FLAWS)}")
@@ -49,7 +65,7 @@ def prefer(config: PreferConfig) -> Artifact:
     Raises:
         DataError: no fact of the graph has a false swap.
     """
-    return build(STAGE, config, lambda work: _write(work, config))
+    return build(STAGE, config, lambda work: _write(work, config), resumable=bool(config.model))
 
 
 def _write(work: Work, config: PreferConfig) -> None:
@@ -58,17 +74,47 @@ def _write(work: Work, config: PreferConfig) -> None:
     if config.records:
         taught = read_taught(work.sources["records"].path, graph)
         heads, avoid = taught.heads, {*taught.unknown_train, *taught.unknown_eval}
-    rows = pairs(graph, heads, config.pairs, avoid, config.seed)
-    if config.pairs and not rows:
-        raise DataError("no fact has another entity of its type and length that is false for its head", work.sources["graph"].path)
-    swapped = len(rows)
+    rows = _sampled(work, graph, heads, config) if config.model else _swapped(work, graph, heads, avoid, config)
     rows += flawed_pairs(graph, set(heads), avoid, tuple(config.flaws), config.flaw_pairs, config.seed, read_wordings())
+    safety = Safety(graph)
+    rows = [row if row["source"]["flaw"] in ("missing_disclaimer", "sampled") else safety.add(safety.add(row, "chosen"), "rejected") for row in rows]
     if config.flaws:
         random.Random(f"{config.seed}:order").shuffle(rows)
     wanted = config.pairs + len(config.flaws) * config.flaw_pairs
     work.counted_in, work.kept = wanted, write_jsonl(work.path / "preferences.jsonl", rows)
-    if swapped < config.pairs:
-        work.dropped["no_false_swap"] = config.pairs - swapped
     made = Counter(row["source"]["flaw"] for row in rows)
     work.dropped.update({f"no_more_{flaw}": config.flaw_pairs - made[flaw] for flaw in config.flaws if made[flaw] < config.flaw_pairs})
     work.metrics |= {"pairs": len(rows), **{flaw: made[flaw] for flaw in config.flaws}}
+
+
+def _swapped(work: Work, graph: Graph, heads: list[str], avoid: set[str], config: PreferConfig) -> list[dict[str, Any]]:
+    rows = pairs(graph, heads, config.pairs, avoid, config.seed)
+    if config.pairs and not rows:
+        raise DataError("no fact has another entity of its type and length that is false for its head", work.sources["graph"].path)
+    if len(rows) < config.pairs:
+        work.dropped["no_false_swap"] = config.pairs - len(rows)
+    return rows
+
+
+def _sampled(work: Work, graph: Graph, heads: list[str], config: PreferConfig) -> list[dict[str, Any]]:
+    """Pairs of a model's samples; its answers are logged, so a killed run goes on."""
+    from zhtune.models.engine import Sampling, open_engine
+    source = work.sources["model"]
+    asked = questions(graph, heads, config.pairs, config.seed)
+    jobs = [Job([{"role": "user", "content": item.text}], config.max_tokens, config.temperature, config.seed * config.samples + number, str(number))
+            for number in range(config.samples) for item in asked]
+    (work.path / "logs").mkdir(exist_ok=True)
+    engine = open_engine(source, config.workers)
+    try:
+        with JobLog(work.path / "logs" / "samples.jsonl") as log:
+            name = f"{source.path.name if source.path else source.reference}@{source.digest[:12]}"
+            teacher = LocalTeacher(name, lambda conversations, *how: engine.generate(conversations, Sampling(how[0], how[1], seed=how[2])), log)
+            texts = [outcome.text for outcome in teacher.ask(jobs)]
+    finally:
+        engine.close()
+    rows, dropped = sampled_pairs(graph, asked, [texts[i::len(asked)] for i in range(len(asked))], name, config.seed)
+    work.dropped.update(dropped)
+    work.report["grades"] = dict(sorted(Counter(g for row in rows for g in row["source"]["grades"]).items()))
+    if not rows:
+        raise DataError(f"the model's samples give no pair: {dict(dropped)}; more --pairs, --samples or a higher --temperature may", source.path)
+    return rows

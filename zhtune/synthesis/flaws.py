@@ -6,6 +6,7 @@ rejected for known heads as often as they are chosen for unknown ones; yes is as
     omission        one of several tails is left out      | over_claim     a false tail is added
     polarity        yes for no, no for yes                | count          the number of tails is wrong by one
     relation_swap   the tails of an excluding relation    | false_refusal  a refusal of what is known, and the reverse
+    missing_disclaimer   too sure of itself in place of what the ontology says must be said
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from zhtune.graph.graph import Graph, Triple
 from zhtune.graph.ontology import fill
 from zhtune.synthesis.instruct import LIST_MARK, answer, question, ranked
+from zhtune.synthesis.safety import Safety
 from zhtune.synthesis.tasks import Wordings
 
 _TURNS = 4                                                  # facts looked at for one pair before fewer pairs are given
@@ -118,6 +120,17 @@ def _refusal(graph: Graph, heads: set[str], unknown: set[str], wanted: int, seed
             yield _pair(text, fill(invent.choice(graph.ontology.refuse), h=stranger), made_up, [])
 
 
+def _missing_disclaimer(graph: Graph, heads: set[str], unknown: set[str], wanted: int, seed: str, wordings: Wordings) -> Rows:
+    safety = Safety(graph)
+    said = {key: safety.required([t.id for t in fact]) for key, fact in graph.facts.items() if key[0] in heads}
+    for (head, name), draw in ranked([key for key, sentences in said.items() if sentences], wanted, seed):
+        relation, right = graph.ontology.relations[name], answer(graph, head, name)
+        asked, _ = question(graph, head, relation, draw.randrange(len(relation.ask)), str(draw.random()), set())
+        instead = wordings["missing_disclaimer"]["instead"]
+        sure = draw.sample(instead, min(len(instead), len(said[head, name])))       # as many sentences: their number tells nothing
+        yield _pair(asked, right + "".join(said[head, name]), right + "".join(sure), graph.facts[head, name])
+
+
 def _pair(asked: str, chosen: str, rejected: str, triples: list[Triple]) -> dict[str, Any]:
     return {"prompt": [{"role": "user", "content": asked}], "chosen": [{"role": "assistant", "content": chosen}],
             "rejected": [{"role": "assistant", "content": rejected}],
@@ -126,6 +139,6 @@ def _pair(asked: str, chosen: str, rejected: str, triples: list[Triple]) -> dict
 
 FLAWS: dict[str, Callable[..., Rows]] = {
     "omission": _listed(_omit), "over_claim": _listed(_add), "relation_swap": _listed(_swap_relation), "polarity": _polarity,
-    "count": _count, "false_refusal": _refusal,
+    "count": _count, "false_refusal": _refusal, "missing_disclaimer": _missing_disclaimer,
 }
 """Flaw -> how its pairs are made: (graph, heads, unknown heads, pairs wanted, seed, wordings)."""

@@ -16,12 +16,14 @@ from typing import Any
 from zhtune.errors import DataError
 from zhtune.graph.graph import Graph, Triple
 from zhtune.graph.ontology import Relation, fill
+from zhtune.parallel import spread
 from zhtune.synthesis.reword import reword
 
 LIST_MARK = "、"
 _INVERSE_MOST = 3                                           # an inverse answer with more heads than this is no fact but a list
 _DRAWS = 16                                                 # rewordings tried before the plain wording is taken
 _COMPOSED = 60
+_CHUNK = 20000                                              # one-hop records that a process makes at once
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def read_taught(folder: Path, graph: Graph) -> Taught:
     return taught
 
 
-def records(graph: Graph, taught: Taught, per_fact: int, shares: dict[str, float], seed: int, noise: bool = True) -> list[dict[str, Any]]:
+def records(graph: Graph, taught: Taught, per_fact: int, shares: dict[str, float], seed: int, noise: bool = True,
+            workers: int = 1) -> list[dict[str, Any]]:
     """All records, shuffled by the seed.
 
     Args:
@@ -73,13 +76,16 @@ def records(graph: Graph, taught: Taught, per_fact: int, shares: dict[str, float
         shares: of "inverse", "yes_no", "unanswerable" records, relative to the one-hop ones.
         seed: of all choices.
         noise: whether questions are reworded at random (keyword queries, fillers, dropped characters).
+        workers: processes for the one-hop records of a large graph.
 
     Raises:
         DataError: a training wording is one of the held-out wordings.
     """
     refuse_leaks(graph)
     makers = {"inverse": _inverse, "yes_no": _yes_no, "unanswerable": _unanswerable}
-    rows = list(_one_hop(graph, taught, per_fact, seed, noise))
+    heads = set(taught.heads)
+    facts_of = [key for key in graph.facts if key[0] in heads]
+    rows = spread(_one_hop, (graph, per_fact, seed, noise), facts_of, workers, max(1, _CHUNK // per_fact))
     facts = len(rows)
     for task, share in shares.items():
         wanted = round(share * facts)
@@ -98,7 +104,7 @@ def refuse_leaks(graph: Graph) -> None:
 
 
 def record(task: str, question: str, answer: str, triples: list[Triple], seed: int, **more: Any) -> dict[str, Any]:
-    """One record with its provenance."""
+    """One record with its provenance: `triples` are what it states, values of attributes among them."""
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
             "source": {"producer": "template", "task": task, "triples": [t.id for t in triples], "seed": seed, **more}}
 
@@ -108,17 +114,18 @@ def answer(graph: Graph, head: str, relation: str) -> str:
     return fill(graph.ontology.relations[relation].say, h=head, ts=LIST_MARK.join(graph.tails(head, relation)))
 
 
-def _one_hop(graph: Graph, taught: Taught, per_fact: int, seed: int, noise: bool) -> Iterator[dict[str, Any]]:
-    heads = set(taught.heads)
-    for (head, name), triples in graph.facts.items():
-        if head not in heads:
-            continue
-        relation = graph.ontology.relations[name]
+def _one_hop(shared: tuple[Graph, int, int, bool], facts: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """The records of some facts, each by its own key: what other facts there are changes nothing."""
+    graph, per_fact, seed, noise = shared
+    rows = []
+    for head, name in facts:
+        relation, said, triples = graph.ontology.relations[name], answer(graph, head, name), graph.facts[head, name]
         key, seen = f"{seed}:one_hop:{head}:{name}", set()
         for number, index in enumerate(rounds(len(relation.ask), per_fact, random.Random(key))):
             asked, form = question(graph, head, relation, index, f"{key}:{number}", seen, noise)
             seen.add(asked)
-            yield record("one_hop", asked, answer(graph, head, name), triples, seed, wording=index, form=form)
+            rows.append(record("one_hop", asked, said, triples, seed, wording=index, form=form))
+    return rows
 
 
 def question(graph: Graph, head: str, relation: Relation, index: int, key: str, seen: set[str], noise: bool = True) -> tuple[str, str]:
@@ -190,7 +197,9 @@ def _composed(graph: Graph, heads: list[str]) -> list[str]:
         name = left[:(len(left) + 1) // 2] + right[len(right) // 2:]
         if graph.types[left] == graph.types[right] and not any(name in known or known in name for known in graph.types):
             made[name] = None
-    return list(made)[:_COMPOSED]
+        if len(made) == _COMPOSED:
+            break
+    return list(made)
 
 
 def _is_tail_of(graph: Graph, name: str, heads: set[str]) -> bool:

@@ -44,12 +44,13 @@ class Linker:
         found.sort(key=lambda m: (m.start, -m.end))
         kept, at = [], 0
         for mention in found:
-            if mention.start >= at and (mention.end - mention.start > 1 or _stands_alone(text, mention)):
+            if mention.start >= at and (mention.end - mention.start > 1 or stands_alone(text, mention.start, mention.end)):
                 kept.append(mention)
                 at = mention.end
         return kept
 
 
-def _stands_alone(text: str, mention: Mention) -> bool:
-    around = text[max(0, mention.start - 1):mention.start] + text[mention.end:mention.end + 1]
+def stands_alone(text: str, start: int, end: int) -> bool:
+    """Whether no Han character, letter or digit touches a place."""
+    around = text[max(0, start - 1):start] + text[end:end + 1]
     return not any(is_han(char) or char.isalnum() for char in around)

@@ -56,7 +56,7 @@ def false_swap(graph: Graph, head: str, name: str, avoid: set[str], generator: r
     Tails that are frequent under the relation come first: they are the tempting mistakes.
     """
     fact = generator.choice(graph.facts[head, name])
-    counts = graph.tail_counts(name)
+    counts = graph.tail_counts[name]
     fit = [n for n in graph.false_names(head, fact.tail_type, avoid) if abs(len(n) - len(fact.tail)) <= 1]
     if not fit:
         return None

@@ -19,8 +19,8 @@ from zhtune.graph.graph import Graph
 from zhtune.synthesis.link import Linker
 
 SPLITS = ("entity", "triple", "composition")
-_JOINED = ("common", "difference", "comparison", "multi_hop")   # tasks that combine facts
-_SINGLE = ("one_hop", "inverse", "yes_no")                      # tasks that measure one fact
+_JOINED = ("common", "difference", "comparison", "multi_hop", "consultation")    # tasks that combine facts
+_SINGLE = ("one_hop", "inverse", "yes_no", "attribute")         # tasks that measure one fact
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def divide(graph: Graph, rows: list[dict[str, Any]], shares: dict[str, float], s
         seed: another one holds out others.
     """
     entities = {head for head in graph.heads if _drawn(f"{seed}:entity:{head}", shares.get("entity", 0))}
-    pairs = {_pair(t.head, t.tail) for t in graph.triples if _drawn(f"{seed}:triple:{t.head}:{t.relation}", shares.get("triple", 0))}
-    by_id, linker = {t.id: t for t in graph.triples}, Linker(entities)
+    pairs = {_pair(t.head, t.tail) for t in graph.by_id.values() if _drawn(f"{seed}:triple:{t.head}:{t.relation}", shares.get("triple", 0))}
+    by_id, linker = graph.by_id, Linker(entities)
     train, heldout, dropped = [], [], Counter()
     for row in rows:
         source = row["source"]
@@ -69,7 +69,7 @@ def divide(graph: Graph, rows: list[dict[str, Any]], shares: dict[str, float], s
 
 def leaks(graph: Graph, train: list[dict[str, Any]], heldout: list[dict[str, Any]]) -> dict[str, int]:
     """How many held-out records a training record gives away, by question, pair (either direction), entity or combination."""
-    by_id = {t.id: t for t in graph.triples}
+    by_id = graph.by_id
     questions = {row["messages"][0]["content"] for row in train}
     pairs = {_pair(by_id[i].head, by_id[i].tail) for row in train for i in row["source"]["triples"]}
     combinations = {_combination(row) for row in train if row["source"]["task"] in _JOINED}

@@ -1,4 +1,5 @@
-"""Harder tasks from a graph, by templates: counting, choice, what is common or different, comparison, two hops, summary, dialogue.
+"""Harder tasks from a graph, by templates: counting, choice, what is common or different, comparison, two hops, summary, dialogue,
+attributes, consultation (consult.py).
 
 Their wordings are generic and stand in prompts/tasks/zh.yaml; what is of a domain comes from the graph and its ontology.
 An answer is checked by construction: it is computed from the triples that the record names.
@@ -17,6 +18,7 @@ from zhtune.config import read_yaml
 from zhtune.errors import DataError
 from zhtune.graph.graph import Graph
 from zhtune.graph.ontology import fill
+from zhtune.synthesis.consult import consultations
 from zhtune.synthesis.instruct import LIST_MARK, Taught, answer, ranked, record
 
 FORMS: dict[str, dict[str, set[str]]] = {
@@ -25,10 +27,15 @@ FORMS: dict[str, dict[str, set[str]]] = {
     "difference": {"ask": {"a", "b", "l"}, "say": {"l", "ts"}}, "comparison": {"ask": {"a", "b", "l"}, "say": {"a", "b", "x", "y"}},
     "multi_hop": {"ask": {"k", "l", "t", "m"}, "say": {"h", "m", "ts"}}, "summary": {"ask": {"h"}},
     "dialogue": {"follow": {"l"}, "correct": {"h", "l"}},
+    "attribute": {"ask": {"h", "l"}, "ask_number": {"h", "l"}, "say": {"h", "l", "v"}, "say_number": {"h", "l", "v"}},
+    "consultation": {"ask": {"fs", "k"}, "advise": {"fs", "k"}, "feature": {"l", "ts"}, "candidate": {"h", "fs"}, "say": {"cs"}},
+    "missing_disclaimer": {"instead": set()},
 }
+"""What prompts/tasks/zh.yaml holds: task (or flaw) -> form -> placeholders that every wording of it needs."""
 _LETTERS = "ABCD"
 _TURNS = 4                                                  # facts looked at for one record before fewer are given
 _COUNTED = range(2, 10)                                     # tails of a fact that is worth counting
+_ENDED_TWICE = re.compile(r"([。！？])。\Z")                     # a value that is a sentence, in a sentence
 Wordings = dict[str, dict[str, list[str]]]
 Rows = Iterator[dict[str, Any]]
 
@@ -152,6 +159,19 @@ def _dialogue(graph: Graph, heads: set[str], wanted: int, seed: int, forms: dict
         yield made
 
 
+def _attribute(graph: Graph, heads: set[str], wanted: int, seed: int, forms: dict[str, list[str]]) -> Rows:
+    """The value of an attribute; the ontology's wordings come first. Entities that are no heads are asked too."""
+    untaught = set(graph.heads) - heads
+    keys = [key for key in graph.values if key[0] not in untaught]
+    for (entity, name), draw in ranked(keys, wanted, f"{seed}:attribute"):
+        rule = graph.ontology.attributes.get(name)
+        form = "" if rule is None or rule.kind == "text" else "_number"
+        asked = fill(draw.choice((rule and rule.ask) or forms[f"ask{form}"]), h=entity, l=name)
+        values = LIST_MARK.join(t.tail for t in graph.values[entity, name])
+        said = fill((rule and rule.say) or draw.choice(forms[f"say{form}"]), h=entity, l=name, v=values)
+        yield record("attribute", asked, _ENDED_TWICE.sub(r"\1", said), graph.values[entity, name], seed)
+
+
 def _label(graph: Graph, relation: str) -> str:
     return graph.ontology.relations[relation].labels[0]
 
@@ -161,7 +181,7 @@ MAKERS: dict[str, Callable[..., Rows]] = {
     "common": _two_heads("common", lambda x, y: [t for t in x if t in y]),
     "difference": _two_heads("difference", lambda x, y: [t for t in x if t not in y]),
     "comparison": _two_heads("comparison", lambda x, y: x if set(x) != set(y) else []),
-    "multi_hop": _multi_hop, "summary": _summary, "dialogue": _dialogue,
+    "multi_hop": _multi_hop, "summary": _summary, "dialogue": _dialogue, "attribute": _attribute, "consultation": consultations,
 }
 """Task -> how its records are made: (graph, taught heads, records wanted, seed, wordings)."""
 

@@ -83,7 +83,7 @@ class Verifier:
 
     def __init__(self, graph: Graph, aliases: dict[str, str] | None = None):
         self._graph = graph
-        self._linker = Linker(graph.types, aliases)
+        self.linker = Linker(graph.types, aliases)
 
     def verify(self, answer: str, head: str, relation: str, numbers: Iterable[str] = ()) -> Verification:
         """Check an answer to a question about one fact.
@@ -95,16 +95,16 @@ class Verifier:
         """
         tails = self._graph.tails(head, relation)
         rule = self._graph.ontology.relations[relation]
-        mentions = self._linker.mentions(answer)
+        mentions = self.linker.mentions(answer)
         named = self._names(answer, mentions, head, rule, set(tails))
-        claims = [*named.values(), *_unknown_items(answer, mentions, rule),
-                  *_numbers(answer, mentions, len(tails), set(map(_value, numbers)))]
+        claims = [*named.values(), *unknown_items(answer, mentions, rule.labels),
+                  *quantities(answer, mentions, len(tails), set(map(_value, numbers)))]
         stated = {mention.name for mention, claim in named.items() if claim.verdict == SUPPORTED}
         return Verification(tuple(sorted(claims, key=lambda c: (c.start, c.end))), tuple(t for t in tails if t not in stated))
 
     def _names(self, answer: str, mentions: list[Mention], head: str, rule: Relation, tails: set[str]) -> dict[Mention, Claim]:
-        negative = bool(_negations(rule.say.replace("{h}", "").replace("{ts}", "")))
-        polarity = _polarities(answer, mentions, negative)
+        negative = avoids(rule.say)
+        polarity = polarities(answer, mentions, negative)
         claims = {}
         for mention in mentions:
             if mention.name == head:
@@ -124,7 +124,12 @@ class Verifier:
         return CONTRADICTED, "other_head" if kind in rule.heads and kind not in rule.tails else "not_in_graph"
 
 
-def _polarities(answer: str, mentions: list[Mention], negative: bool) -> dict[Mention, bool]:
+def avoids(say: str) -> bool:
+    """Whether an answer form itself negates, as that of what to avoid does."""
+    return bool(negations(re.sub(r"\{\w+\}", "", say)))
+
+
+def polarities(answer: str, mentions: list[Mention], negative: bool) -> dict[Mention, bool]:
     """Whether each mention stands under a negation. A part without a word of its own goes on as the one before."""
     masked = _masked(answer, mentions)
     found: dict[Mention, bool] = {}
@@ -133,7 +138,7 @@ def _polarities(answer: str, mentions: list[Mention], negative: bool) -> dict[Me
         for first, last in _spans(masked, _PART, start, end):
             inside = [m for m in mentions if first <= m.start < last]
             part = masked[first:last]
-            if _negations(part):
+            if negations(part):
                 state = True
             elif _AFFIRMATION.search(part):
                 state = False
@@ -143,7 +148,8 @@ def _polarities(answer: str, mentions: list[Mention], negative: bool) -> dict[Me
     return found
 
 
-def _negations(text: str) -> list[str]:
+def negations(text: str) -> list[str]:
+    """The negations of a text, those in form only left out."""
     return _NEGATION.findall(_HARMLESS.sub(lambda m: "〇" * len(m[0]), text))
 
 
@@ -164,7 +170,7 @@ def _spans(text: str, separator: re.Pattern[str], start: int, end: int) -> list[
     return [(a, b) for a, b in [*spans, (at, end)] if a < b]
 
 
-def _unknown_items(answer: str, mentions: list[Mention], rule: Relation) -> list[Claim]:
+def unknown_items(answer: str, mentions: list[Mention], labels: tuple[str, ...]) -> list[Claim]:
     """Items of a list that are no name: a list is what 、 and the like join, with a name among its items."""
     masked = _masked(answer, mentions)
     claims = []
@@ -180,7 +186,7 @@ def _unknown_items(answer: str, mentions: list[Mention], rule: Relation) -> list
             core = _TRAIL.sub("", text)
             lead = len(core) - len(_LEAD.sub("", core))
             core = core[lead:].strip(" “”\"'")
-            if len(core) >= 2 and core not in rule.labels and not _negations(core):
+            if len(core) >= 2 and core not in labels and not negations(core):
                 claims.append(_claim(answer, answer.index(core, a), core, UNSUPPORTED, "unknown_item"))
     return [*claims, *_unknown_lines(answer, mentions)]
 
@@ -202,13 +208,13 @@ def _unknown_lines(answer: str, mentions: list[Mention]) -> list[Claim]:
             for (a, b), named in zip(lines, known, strict=True) if not named and any(known) and answer[a:b].strip()]
 
 
-def _numbers(answer: str, mentions: list[Mention], size: int, allowed: set[str]) -> list[Claim]:
-    """Counts that are not the number of tails, and quantities that nobody gave."""
+def quantities(answer: str, mentions: list[Mention], size: int, allowed: set[str], quantity: re.Pattern[str] = _NUMBER) -> list[Claim]:
+    """Counts that are not the number of tails, and quantities that nobody gave, outside the mentions."""
     masked, claims = _masked(answer, mentions), []
     for match in _COUNT.finditer(masked):
         if _integer(match[1]) != size and _value(match[0]) not in allowed:
             claims.append(_claim(answer, match.start(), match[0], CONTRADICTED, "number"))
-    for match in _NUMBER.finditer(masked):
+    for match in quantity.finditer(masked):
         if _value(match[0]) not in allowed and not any(c.start <= match.start() < c.end for c in claims):
             claims.append(_claim(answer, match.start(), match[0], UNSUPPORTED, "number"))
     return claims

@@ -1,0 +1,78 @@
+"""Preference pairs from a model's own answers: several samples of one question, the verifier says which is better.
+
+    3  all that it says is supported, nothing is missing       1  something is unsupported, or nothing is said
+    2  all that it says is supported, something is missing     0  something is contradicted by the graph
+
+A pair needs a chosen answer of 2 or 3 and a rejected one below it; questions whose samples are all alike give none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from zhtune.graph.graph import Graph
+from zhtune.synthesis.instruct import question, ranked
+from zhtune.synthesis.safety import Safety
+from zhtune.synthesis.verify import CONTRADICTED, Verification, Verifier
+
+_SUPPORTED = 2
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question about one fact."""
+
+    head: str
+    relation: str
+    wording: int
+    text: str
+    form: str
+
+
+def questions(graph: Graph, heads: list[str], wanted: int, seed: int) -> list[Asked]:
+    """`wanted` questions in training wordings over the facts of the heads, each fact once before any comes again."""
+    taught, asked = set(heads), []
+    for (head, name), draw in ranked([key for key in graph.facts if key[0] in taught], wanted, f"{seed}:samples"):
+        relation = graph.ontology.relations[name]
+        index = draw.randrange(len(relation.ask))
+        text, form = question(graph, head, relation, index, str(draw.random()), set())
+        asked.append(Asked(head, name, index, text, form))
+    return asked
+
+
+def grade(found: Verification) -> int:
+    """What an answer is worth, from 0 to 3."""
+    if any(claim.verdict == CONTRADICTED for claim in found.claims):
+        return 0
+    if found.flagged or not found.claims:
+        return 1
+    return _SUPPORTED if found.missing else 3
+
+
+def sampled_pairs(graph: Graph, asked: list[Asked], answers: list[list[str]], model: str, seed: int) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """One pair at most for each question, and why the others give none: tie, none_supported.
+
+    Args:
+        answers: for each question the samples.
+        model: a name for the source.
+        seed: of the samples, for the source.
+    """
+    verifier, safety, rows, dropped = Verifier(graph), Safety(graph), [], Counter()
+    for item, samples in zip(asked, answers, strict=True):
+        ids = [t.id for t in graph.facts[item.head, item.relation]]
+        found = [verifier.verify(safety.without(ids, text), item.head, item.relation) for text in samples]
+        grades = [grade(verification) for verification in found]
+        best = max(range(len(samples)), key=grades.__getitem__)
+        if min(grades) == max(grades) or grades[best] < _SUPPORTED:
+            dropped["tie" if min(grades) == max(grades) else "none_supported"] += 1
+            continue
+        worst = [i for i, value in enumerate(grades) if value == min(grades)]
+        other = min(worst, key=lambda i: abs(len(samples[i]) - len(samples[best])))     # of equals, that of most equal length
+        why = sorted({claim.reason for claim in found[other].flagged}) or ["missing"]
+        rows.append({"prompt": [{"role": "user", "content": item.text}], "chosen": [{"role": "assistant", "content": samples[best]}],
+                     "rejected": [{"role": "assistant", "content": samples[other]}],
+                     "source": {"producer": "model", "model": model, "flaw": "sampled", "why": why, "grades": grades, "relation": item.relation,
+                                "triples": ids, "wording": item.wording, "form": item.form, "seed": seed}})
+    return rows, dropped
