@@ -19,7 +19,7 @@ from zhtune.synthesis.statements import verify_statements
 from zhtune.synthesis.tasks import read_wordings, task_records
 
 SYMPTOMS = {"感冒": ["发热", "流涕", "咽痛"], "咳嗽": ["发热", "流涕"], "头痛": ["发热", "恶心"]}
-VALUES = [("感冒", "治愈率", "98%"), ("感冒", "周期", "5-7天"), ("咳嗽", "医保", "否"), ("甲药", "规格", "每片0.5克"), ("头痛", "治愈率", "90%")]
+VALUES = [("感冒", "治愈率", "98%"), ("感冒", "周期", "5-7天"), ("咳嗽", "医保", "否"), ("甲药", "规格", "每片0.5克"), ("3号药", "规格", "每片1克"), ("头痛", "治愈率", "90%")]
 ATTRIBUTES = {"治愈率": {"kind": "percent", "ask": ["{h}能治好吗？"], "say": "{h}的治愈率约为{v}。"}, "周期": {"kind": "range"}, "医保": {}, "规格": {}}
 
 
@@ -39,11 +39,12 @@ def made(graph: Graph, task: str, wanted: int, taught: Taught | None = None, wor
 
 def test_attributes_are_asked_in_the_ontologys_words_or_in_plain_ones(graph_at):
     graph = Graph.open(graph_at)
-    assert said(made(graph, "attribute", 5)) == {
+    assert said(made(graph, "attribute", 6)) == {
         ("感冒能治好吗？", "感冒的治愈率约为98%。"), ("头痛能治好吗？", "头痛的治愈率约为90%。"), ("h=感冒|l=周期", "h=感冒|l=周期|v=5-7天"),
-        ("h=咳嗽|l=医保", "h=咳嗽|l=医保|v=否"), ("h=甲药|l=规格", "h=甲药|l=规格|v=每片0.5克")}
+        ("h=咳嗽|l=医保", "h=咳嗽|l=医保|v=否"), ("h=甲药|l=规格", "h=甲药|l=规格|v=每片0.5克"),
+        ("h=3号药|l=规格", "h=3号药|l=规格|v=每片1克")}
     untaught = Taught(["咳嗽"], ["感冒"], ["头痛"])
-    assert {row["messages"][0]["content"][2:4] for row in made(graph, "attribute", 9, untaught)} == {"咳嗽", "甲药"}     # no value of a stranger
+    assert {row["messages"][0]["content"][2:4] for row in made(graph, "attribute", 9, untaught)} == {"咳嗽", "甲药", "3号"}     # no value of a stranger
 
 
 def test_consultations_list_whatever_has_two_of_the_features(graph_at):
@@ -101,18 +102,19 @@ def test_values_are_found_however_they_are_written(graph_at):
     assert flagged(graph, "治愈率是198%。", cure) == ([("198%", "number")], ("98%",))
     assert flagged(graph, "感冒的治愈率是98%，头痛是90%。", cure) == ([("头痛", "not_in_graph"), ("90%", "number")], ())
     assert flagged(graph, "治愈率不是98%。", cure)[0] == [("98%", "polarity")]
+    assert flagged(graph, "感冒的周期是5-7天，分2次。", cycle)[0] == [("2", "number")]
     assert flagged(graph, "咳嗽是否医保：否。", insured) == ([], ())
     assert flagged(graph, "咳嗽是否医保：是。", insured) == ([], ("否",))       # the 否 of 是否 is no answer
 
 
 def test_the_stage_covers_verifies_and_holds_out_values(graph_at, tmp_path):
-    config = KgInstructConfig(graph=str(graph_at), records_per_fact=1, tasks={"attribute": 5, "consultation": 20, "summary": 3, "comparison": 9},
+    config = KgInstructConfig(graph=str(graph_at), records_per_fact=1, tasks={"attribute": 6, "consultation": 20, "summary": 3, "comparison": 9},
                               out=str(tmp_path / "r"))
     report = json.loads((kg_instruct(config).path / "report.json").read_text("utf-8"))
     assert report["coverage_of_attributes"] == {"治愈率": {"triples": 2, "taught": 2, "covered": 2}, "周期": {"triples": 1, "taught": 1, "covered": 1},
-                                                "医保": {"triples": 1, "taught": 1, "covered": 1}, "规格": {"triples": 1, "taught": 0, "covered": 1}}
+                                                "医保": {"triples": 1, "taught": 1, "covered": 1}, "规格": {"triples": 2, "taught": 0, "covered": 2}}
     assert report["verified"]["answers"].keys() == {"one_hop", "attribute", "consultation", "summary", "comparison"} and report["verified"]["flagged"] == {}
-    held = KgInstructConfig(graph=str(graph_at), records_per_fact=1, tasks={"attribute": 5, "consultation": 20}, holdout={"triple": .4, "composition": .4},
+    held = KgInstructConfig(graph=str(graph_at), records_per_fact=1, tasks={"attribute": 6, "consultation": 20}, holdout={"triple": .4, "composition": .4},
                             out=str(tmp_path / "h"))
     path = kg_instruct(held).path
     train, heldout = ([row for _, row in read_jsonl(path / f"{name}.jsonl")] for name in ("records", "heldout"))

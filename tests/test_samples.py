@@ -54,6 +54,7 @@ def test_a_model_that_says_nothing_true_gives_no_pair(toy_graph, tmp_path):
         PreferConfig(graph="g", model="m", samples=1, out="o")
 
 
+@pytest.mark.slow
 def test_a_model_that_is_right_half_the_time(tmp_path):
     """Trained to answer 乙药 and 丁药 equally often, whatever is asked; only 乙药 is in the graph."""
     pytest.importorskip("trl")

@@ -29,6 +29,7 @@ def test_the_longest_name_counts():
     linker = Linker(["感冒", "感冒药", "鸡"], {"伤风": "感冒"})
     assert [(m.start, m.end, m.name) for m in linker.mentions("伤风吃感冒药，鸡。鸡蛋")] == [(0, 2, "感冒"), (3, 6, "感冒药"), (7, 8, "鸡")]
     assert Linker([]).mentions("感冒") == []
+    assert [m.start for m in Linker(["宋"]).mentions("宋词，朝代是宋。姓宋，是宋江")] == [6]
 
 
 def test_right_answers_are_accepted_in_other_words(verifier: Verifier):

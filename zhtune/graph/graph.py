@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,27 @@ class Triple:
     def id(self) -> str:
         """First 12 hex digits of sha1 over head, relation and tail."""
         return hashlib.sha1("\0".join((self.head, self.relation, self.tail)).encode("utf-8")).hexdigest()[:12]
+
+
+class Without(Sequence[str]):
+    """Names without some of them, though none is copied: one of ten thousand is drawn at once.
+
+    Args:
+        names: all of them.
+        barred: the places of those that are left out, ascending.
+    """
+
+    def __init__(self, names: list[str], barred: list[int]):
+        self._names = names
+        self._before = [place - i for i, place in enumerate(barred)]    # how many stay before each place that is left out
+
+    def __len__(self) -> int:
+        return len(self._names) - len(self._before)
+
+    def __getitem__(self, index: int) -> str:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._names[index + bisect(self._before, index)]
 
 
 class Graph:
@@ -63,6 +84,7 @@ class Graph:
             self._about[triple.head].add(triple.tail)
         self.types |= {t.head: t.head_type for t in triples}
         self._overlaps: dict[str, list[str]] = {}
+        self._places_of: dict[str, dict[str, int]] = {}
         self._by_types: dict[tuple[str, ...], list[str]] = {}
         self._by_type: dict[str, list[str]] = defaultdict(list)
         for name, kind in sorted({(t.head, t.head_type) for t in triples} | {(t.tail, t.tail_type) for t in triples}):
@@ -77,8 +99,8 @@ class Graph:
         """
         if not (folder / "triples.jsonl").exists() or not (folder / "ontology.yaml").exists():
             raise DataError("is no graph: it needs triples.jsonl and ontology.yaml; make one with zhtune kg", folder)
-        names = ("head", "relation", "tail", "head_type", "tail_type", "source")
-        triples = [Triple(**{n: str(row.get(n, "")) for n in names}) for _, row in read_jsonl(folder / "triples.jsonl")]
+        parts = ("head", "relation", "tail", "head_type", "tail_type", "source")
+        triples = [Triple(*[str(row.get(part, "")) for part in parts]) for _, row in read_jsonl(folder / "triples.jsonl")]
         ontology, file = read_ontology(folder / "ontology.yaml"), folder / "heldout.yaml"
         aliases = {row["name"]: row["aliases"] for row in _rows(folder / "entities.jsonl") if row.get("aliases")}
         attributes: dict[tuple[str, str], list[str]] = {}
@@ -126,36 +148,41 @@ class Graph:
         """Every tail of a head, under any relation."""
         return self._about.get(head, set())
 
-    def false_names(self, head: str, kind: str, avoid: set[str]) -> list[str]:
+    def false_names(self, head: str, kind: str, avoid: set[str]) -> Sequence[str]:
         """Names of a type that are no tail of the head under any relation, nor part of one, nor hold one; sorted.
 
         Args:
             avoid: names to leave out, such as heads that must stay unknown.
         """
-        barred = avoid.union(*(self._overlapping(known) for known in (*self.about(head), head)))
-        return [n for n in self.of_type(kind) if n not in barred]
+        places, names = self._places(kind), self.of_type(kind)
+        barred = {places[name] for known in (*self.about(head), head) for name in self._overlapping(known) if name in places}
+        return Without(names, sorted(barred.union(places[name] for name in avoid if name in places)))
+
+    def _places(self, kind: str) -> dict[str, int]:
+        """Each name of a type and where it stands among them."""
+        if kind not in self._places_of:
+            self._places_of[kind] = {name: i for i, name in enumerate(self.of_type(kind))}
+        return self._places_of[kind]
 
     def _overlapping(self, known: str) -> list[str]:
         """Names that hold a name or are part of it, itself among them."""
         if known not in self._overlaps:
-            names, starts, joined, automaton = self._searchable
-            found, at = [], joined.find(known)
-            while at >= 0:
-                index = bisect(starts, at) - 1
-                found.append(names[index])
-                at = joined.find(known, starts[index + 1])
-            self._overlaps[known] = found + [name for _, name in automaton.iter(known)]
+            with_piece, automaton = self._searchable
+            fewest = min((with_piece.get(known[i:i + 2], []) for i in range(max(1, len(known) - 1))), key=len)
+            self._overlaps[known] = [name for name in fewest if known in name] + [name for _, name in automaton.iter(known)]
         return self._overlaps[known]
 
     @cached_property
-    def _searchable(self) -> tuple[list[str], list[int], str, Any]:
-        """All names, where each starts in one text of them all, that text, and an automaton that finds them."""
+    def _searchable(self) -> tuple[dict[str, list[str]], Any]:
+        """The names that hold each one or two characters, and an automaton that finds all names in a text."""
         import ahocorasick
-        names, automaton = [*self.types], ahocorasick.Automaton()
-        for name in names:
+        with_piece, automaton = defaultdict(list), ahocorasick.Automaton()
+        for name in self.types:
             automaton.add_word(name, name)
+            for piece in dict.fromkeys([*name, *(name[i:i + 2] for i in range(len(name) - 1))]):
+                with_piece[piece].append(name)
         automaton.make_automaton()
-        return names, [0, *accumulate(len(name) + 1 for name in names)], "\0".join(names), automaton
+        return with_piece, automaton
 
     def of_type(self, *types: str) -> list[str]:
         """Names of the given types, sorted within each; a name of several types is there under each of them."""

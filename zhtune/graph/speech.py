@@ -35,7 +35,8 @@ class Rule:
         for t in statements:
             if t.relation in self.relations:
                 touched[t.tail] = None
-            touched |= {name: None for name, kind in ((t.head, t.head_type), (t.tail, t.tail_type)) if name in self.names or kind in self.types}
+            if self.types or self.names:
+                touched |= {name: None for name, kind in ((t.head, t.head_type), (t.tail, t.tail_type)) if name in self.names or kind in self.types}
         return self.say.replace("{ts}", "、".join(touched)) if touched else ""
 
 

@@ -14,6 +14,7 @@ from zhtune.config import StageConfig
 from zhtune.errors import ConfigError, DataError
 from zhtune.graph.graph import Graph, Triple
 from zhtune.log import logger
+from zhtune.parallel import uncollected
 from zhtune.records import write_json, write_jsonl
 from zhtune.synthesis.audit import audit
 from zhtune.synthesis.instruct import Taught, choose_heads, records
@@ -67,7 +68,8 @@ def kg_instruct(config: KgInstructConfig) -> Artifact:
     Raises:
         DataError: a held-out wording is among the training wordings.
     """
-    return build(STAGE, config, lambda work: _write(work, config))
+    with uncollected():
+        return build(STAGE, config, lambda work: _write(work, config))
 
 
 def _write(work: Work, config: KgInstructConfig) -> None:

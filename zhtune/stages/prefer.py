@@ -114,7 +114,8 @@ def _sampled(work: Work, graph: Graph, heads: list[str], config: PreferConfig) -
         engine.close()
     rows, dropped = sampled_pairs(graph, asked, [texts[i::len(asked)] for i in range(len(asked))], name, config.seed)
     work.dropped.update(dropped)
-    work.report["grades"] = dict(sorted(Counter(g for row in rows for g in row["source"]["grades"]).items()))
+    grades = Counter(str(grade) for row in rows for grade in row["source"]["grades"])
+    work.report["grades"] = dict(sorted(grades.items()))
     if not rows:
         raise DataError(f"the model's samples give no pair: {dict(dropped)}; more --pairs, --samples or a higher --temperature may", source.path)
     return rows

@@ -82,14 +82,11 @@ def records(graph: Graph, taught: Taught, per_fact: int, shares: dict[str, float
         DataError: a training wording is one of the held-out wordings.
     """
     refuse_leaks(graph)
-    makers = {"inverse": _inverse, "yes_no": _yes_no, "unanswerable": _unanswerable}
     heads = set(taught.heads)
-    facts_of = [key for key in graph.facts if key[0] in heads]
-    rows = spread(_one_hop, (graph, per_fact, seed, noise), facts_of, workers, max(1, _CHUNK // per_fact))
-    facts = len(rows)
-    for task, share in shares.items():
-        wanted = round(share * facts)
-        rows += islice(makers[task](graph, taught, wanted, seed, noise), wanted)
+    taught_facts = [key for key in graph.facts if key[0] in heads]
+    rows = spread(_one_hop, (graph, per_fact, seed, noise), taught_facts, workers, max(1, _CHUNK // per_fact))
+    wanted = [(task, round(share * len(rows))) for task, share in shares.items()]
+    rows += spread(_shares, (graph, taught, seed, noise), wanted, workers if len(rows) > _CHUNK else 1, 1)
     random.Random(f"{seed}:order").shuffle(rows)
     return rows
 
@@ -136,6 +133,12 @@ def question(graph: Graph, head: str, relation: Relation, index: int, key: str, 
         if text not in seen and text.replace(head, "{h}") not in held:
             return text, form
     return fill(relation.ask[index], h=head), "wording"     # a training wording is no held-out one: refuse_leaks
+
+
+def _shares(shared: tuple[Graph, Taught, int, bool], tasks: list[tuple[str, int]]) -> list[dict[str, Any]]:
+    graph, taught, seed, noise = shared
+    makers = {"inverse": _inverse, "yes_no": _yes_no, "unanswerable": _unanswerable}
+    return [row for task, wanted in tasks for row in islice(makers[task](graph, taught, wanted, seed, noise), wanted)]
 
 
 def _inverse(graph: Graph, taught: Taught, wanted: int, seed: int, noise: bool) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from zhtune.text import is_han
 
+_LEADS = ("是", "为", "有")
+
 
 @dataclass(frozen=True)
 class Mention:
@@ -22,7 +24,7 @@ class Linker:
     """Finds names.
 
     Args:
-        names: of entities; a name of one character counts only where its neighbours are no Han characters or letters.
+        names: of entities; a name of one character counts only where it stands alone.
         aliases: alias -> name.
     """
 
@@ -51,6 +53,10 @@ class Linker:
 
 
 def stands_alone(text: str, start: int, end: int) -> bool:
-    """Whether no Han character, letter or digit touches a place."""
-    around = text[max(0, start - 1):start] + text[end:end + 1]
-    return not any(is_han(char) or char.isalnum() for char in around)
+    """Whether no Han character, letter or digit touches a place; before it a verb that leads to a name may stand, as in 朝代是宋。"""
+    before, after = text[max(0, start - 1):start], text[end:end + 1]
+    return (before in _LEADS or not _is_word(before)) and not _is_word(after)
+
+
+def _is_word(character: str) -> bool:
+    return bool(character) and (is_han(character) or character.isalnum())

@@ -21,16 +21,19 @@ class Safety:
 
     def required(self, ids: Iterable[str]) -> list[str]:
         """The sentences that an answer which states these triples and values must hold: red flags first, each once."""
+        if not self._graph.ontology.safety:
+            return []
         key = tuple(ids)
         if key not in self._known:
-            statements = [self._graph.by_id[i] for i in key] if self._graph.ontology.safety else []
+            statements = [self._graph.by_id[i] for i in key]
             self._known[key] = list(dict.fromkeys(said for rule in self._graph.ontology.safety if (said := rule.sentence(statements))))
         return self._known[key]
 
     def missing(self, row: dict[str, Any], side: str = "messages") -> list[str]:
         """Sentences that no answer of a record, or of one side of a pair, holds though what it states requires them."""
-        said = "\n".join(message["content"] for message in row[side] if message["role"] == "assistant")
-        return [text for text in self.required(row["source"]["triples"]) if text not in said]
+        needed = self.required(row["source"]["triples"])
+        said = "\n".join(message["content"] for message in row[side] if message["role"] == "assistant") if needed else ""
+        return [text for text in needed if text not in said]
 
     def add(self, row: dict[str, Any], side: str = "messages") -> dict[str, Any]:
         """A record, or one side of a pair, with what it lacks after its last answer."""

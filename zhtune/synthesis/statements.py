@@ -8,7 +8,6 @@ with; any other number beside them is flagged. Knows no task.
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 
 from zhtune.graph.graph import Graph, Triple
 from zhtune.synthesis.link import Linker, Mention, stands_alone
@@ -31,7 +30,8 @@ def verify_statements(graph: Graph, linker: Linker, answer: str, statements: lis
     answer = answer.translate(_NARROW)
     ontology, true = graph.ontology, {(t.head, t.tail): t for t in statements}
     values = [t.tail for t in statements if t.relation not in ontology.relations]
-    mentions = _with_values(linker.mentions(answer), answer, values)
+    alone = {t.head for t in statements if t.head not in graph.types}       # it has values and no triples: no linker knows it
+    mentions = _with_values(linker.mentions(answer), answer, [*values, *alone])
     forms = {name: form.say for forms in (ontology.relations, ontology.attributes) for name, form in forms.items()}
     negative = {t.relation: avoids(forms.get(t.relation, "")) for t in statements}
     states = {way: polarities(answer, mentions, way) for way in {*negative.values()}}
@@ -71,18 +71,27 @@ def _with_values(mentions: list[Mention], answer: str, values: list[str]) -> lis
     """Mentions of names and values, the longer values first; names inside a value are part of it."""
     placed: list[Mention] = []
     for value in sorted(set(values), key=lambda v: (-len(v), v)):
-        for match in _pattern(value).finditer(answer):
-            alone = len(value) > 1 or stands_alone(answer, match.start(), match.end())
-            if alone and not any(m.start < match.end() and match.start() < m.end for m in placed):
-                placed.append(Mention(match.start(), match.end(), value))
+        for start, end in _places(value, answer):
+            alone = len(value) > 1 or value.isdigit() or stands_alone(answer, start, end)
+            if alone and not any(m.start < end and start < m.end for m in placed):
+                placed.append(Mention(start, end, value))
     free = [m for m in mentions if not any(v.start < m.end and m.start < v.end for v in placed)]
     return sorted([*placed, *free], key=lambda m: m.start)
 
 
-def _pattern(value: str) -> re.Pattern[str]:
-    """A value in any writing of its blanks and dashes, not as a part of a longer number."""
-    characters = re.sub(r"\s+", "", value.translate(_NARROW))
-    parts = [f"[{_DASH}]" if c in _DASH else re.escape(c) for c in characters]
-    dashes = [i for i, (a, b) in enumerate(pairwise(characters)) if a in _DASH and b in _DASH]      # -- is one dash
-    text = r"\s*".join(part for i, part in enumerate(parts) if i not in dashes)
-    return re.compile((r"(?<![\d.])" if characters[:1].isdigit() else "") + text + (r"(?![\d.])" if characters[-1:].isdigit() else ""))
+def _places(value: str, answer: str) -> list[tuple[int, int]]:
+    """Where a value stands: as it is, or else in any writing of its blanks and dashes; never as a part of a longer number."""
+    at, places = answer.find(value), []
+    while at >= 0:
+        places.append((at, at + len(value)))
+        at = answer.find(value, at + len(value))
+    if not places:
+        characters = re.sub(f"[{_DASH}]+", "-", re.sub(r"\s+", "", value.translate(_NARROW)))
+        pattern = r"\s*".join(f"[{_DASH}]" if c == "-" else re.escape(c) for c in characters)
+        places = [match.span() for match in re.finditer(pattern, answer)]
+    return [(start, end) for start, end in places if not (_in_number(answer, start - 1, start) or _in_number(answer, end, end - 1))]
+
+
+def _in_number(answer: str, outside: int, inside: int) -> bool:
+    """Whether a place is cut out of a longer number at one of its ends."""
+    return 0 <= outside < len(answer) and (answer[outside].isdigit() or answer[outside] == ".") and answer[inside].isdigit()
