@@ -60,8 +60,10 @@ def _listed(change: Callable[[Graph, str, str, set[str], random.Random], list[st
 
 def _omit(graph: Graph, head: str, name: str, unknown: set[str], draw: random.Random) -> list[str] | None:
     tails = graph.tails(head, name)
-    left_out = draw.choice(tails)
-    return [t for t in tails if t != left_out] if len(tails) > 1 else None
+    advice = "".join(rule.sentence(graph.facts[head, name]) for rule in graph.ontology.safety)
+    free = [t for t in tails if t not in advice]            # what safety names beside the answer is not left out of it
+    left_out = draw.choice(free) if free else ""
+    return [t for t in tails if t != left_out] if len(tails) > 1 and left_out else None
 
 
 def _add(graph: Graph, head: str, name: str, unknown: set[str], draw: random.Random) -> list[str] | None:
