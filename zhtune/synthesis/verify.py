@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from zhtune.graph.graph import Graph
 from zhtune.graph.ontology import Relation
@@ -83,7 +84,7 @@ class Verifier:
 
     def __init__(self, graph: Graph, aliases: dict[str, str] | None = None):
         self._graph = graph
-        self.linker = Linker(graph.types, aliases)
+        self._linker = Linker(graph.types, aliases)
 
     def verify(self, answer: str, head: str, relation: str, numbers: Iterable[str] = ()) -> Verification:
         """Check an answer to a question about one fact.
@@ -95,7 +96,7 @@ class Verifier:
         """
         tails = self._graph.tails(head, relation)
         rule = self._graph.ontology.relations[relation]
-        mentions = self.linker.mentions(answer)
+        mentions = self._linker.mentions(answer)
         named = self._names(answer, mentions, head, rule, set(tails))
         claims = [*named.values(), *unknown_items(answer, mentions, rule.labels),
                   *quantities(answer, mentions, len(tails), set(map(_value, numbers)))]
@@ -124,6 +125,7 @@ class Verifier:
         return CONTRADICTED, "other_head" if kind in rule.heads and kind not in rule.tails else "not_in_graph"
 
 
+@cache
 def avoids(say: str) -> bool:
     """Whether an answer form itself negates, as that of what to avoid does."""
     return bool(negations(re.sub(r"\{\w+\}", "", say)))
@@ -176,11 +178,12 @@ def unknown_items(answer: str, mentions: list[Mention], labels: tuple[str, ...])
     claims = []
     for first, last in _lists(masked):
         items = _spans(masked, _ITEM, first, last)
-        named = [i for i, (a, b) in enumerate(items) if any(a <= m.start < b for m in mentions)]
+        starts = [m.start for m in mentions if first <= m.start < last]
+        named = {i for i, (a, b) in enumerate(items) if any(a <= start < b for start in starts)}
         if len(items) < 2 or not named:
             continue
         for i, (a, b) in enumerate(items):
-            if i in named or i < named[0]:                  # before the first name stand the words that lead to the list
+            if i in named or i < min(named):                # before the first name stand the words that lead to the list
                 continue
             text = answer[a:b]
             core = _TRAIL.sub("", text)
@@ -198,7 +201,7 @@ def _lists(masked: str) -> list[tuple[int, int]]:
 def _unknown_lines(answer: str, mentions: list[Mention]) -> list[Claim]:
     """Lines of a bulleted list that hold no name, where others do."""
     lines, at = [], 0
-    for line in answer.split("\n"):
+    for line in answer.split("\n") if "\n" in answer else ():
         bullet = _LINE_ITEM.match(line)
         if bullet:
             lines.append((at + bullet.end(), at + len(line)))
