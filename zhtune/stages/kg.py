@@ -27,7 +27,7 @@ from zhtune.graph.place import Placed, place
 from zhtune.graph.statistics import statistics
 from zhtune.records import write_jsonl
 
-STAGE = Stage("kg", version=2, kind="graph", inputs={"input": ("file",), "ontology": ("file",), "additions": ("file",)})
+STAGE = Stage("kg", version=3, kind="graph", inputs={"input": ("file",), "ontology": ("file",), "additions": ("file",)})
 _SHOWN = 5
 Pair = tuple[Triple, Raw]
 
