@@ -167,6 +167,21 @@ def estimate(jobs: dict[str, Job], log: JobLog, price: Price) -> Estimate:
                     sum(tokens for tokens, _ in most), sum((cost for _, cost in most), Decimal(0)))
 
 
+class Rehearsal:
+    """A teacher that keeps the jobs and answers none: what a run would ask first, for an estimate."""
+
+    def __init__(self, name: str):
+        self.name, self.jobs = name, {}
+
+    def job_id(self, job: Job) -> str:
+        return job_id(self.name, job)
+
+    def ask(self, jobs: Iterable[Job]) -> list[Outcome]:
+        jobs = list(jobs)
+        self.jobs |= different(self, jobs)
+        return [Outcome(self.job_id(job), "", "", {}, 0, "not sent", Decimal(0)) for job in jobs]
+
+
 class LocalTeacher:
     """A teacher that is a function in this process; its calls cost nothing and are logged all the same.
 
