@@ -159,7 +159,6 @@ def test_the_estimate_counts_what_is_not_in_the_log(tmp_path):
         log.answer([{"job": "b", "attempt": 1, "text": "好", "finish": "stop", "usage": {}, "cost": Decimal(0)}])
         found = estimate(jobs, log, price(10, 100))
     assert (found.jobs, found.answered, found.prompt_tokens, found.most_tokens, found.most_cost) == (2, 1, 8, 108, Decimal("0.00684"))
-    assert "at most 0.0068" in str(found)
 
 
 def test_a_faulty_server_gives_the_outcomes_of_a_faultless_one(tmp_path, openai):

@@ -95,7 +95,8 @@ class OpenAIBatchTeacher(OpenAITeacher):
         for id, job in todo.items():
             most_tokens, most_cost = reserve(job, self.price)
             tokens, cost = tokens + most_tokens, cost + most_cost
-            line = dumps({"custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body": self.endpoint.body(job, self.limit)}) + b"\n"
+            body = self.endpoint.body(job, self.limit_field)
+            line = dumps({"custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body": body}) + b"\n"
             size += len(line)
             cap = self.limits.affords(tokens, cost)
             if cap or len(part) == _REQUESTS or (part and size > _BYTES):
@@ -159,11 +160,11 @@ class OpenAIBatchTeacher(OpenAITeacher):
                            "cost": cost, "response": received.response, "batch": digest}
         self.log.answer(list(answers.values()))
         for id, fault in failures.items():
-            renamed = wants_new_limit(self.limit, fault)
+            renamed = wants_new_limit(self.limit_field, fault)
             cost = self.price.cost(fault.usage) if fault.usage else Decimal(0)
             self.log.fail(id, batch.open[id], fault.status, fault.message, usage=fault.usage, cost=cost, billed=fault.billed,
                           final=fault.reach == "job" and not renamed, response=fault.response, batch=digest)
-        self.limit = next((NEW_LIMIT for fault in failures.values() if wants_new_limit(self.limit, fault)), self.limit)
+        self.limit_field = next((NEW_LIMIT for fault in failures.values() if wants_new_limit(self.limit_field, fault)), self.limit_field)
         return bool(answers) or any(fault.billed or fault.reach == "job" for fault in failures.values())
 
     def _read(self, line: dict[str, Any]) -> Any:

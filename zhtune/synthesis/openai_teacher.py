@@ -24,7 +24,7 @@ from zhtune.synthesis.joblog import JobLog
 from zhtune.synthesis.limits import Limits
 from zhtune.synthesis.prices import FREE, Price
 from zhtune.synthesis.runner import Fault, Received, Runner
-from zhtune.synthesis.teacher import Estimate, Job, Outcome, different, estimate, job_id, outcomes
+from zhtune.synthesis.teacher import Job, Outcome, different, job_id, outcomes
 
 _MESSAGE_LENGTH = 200
 _LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
@@ -100,17 +100,13 @@ class OpenAITeacher:
     def __init__(self, endpoint: Endpoint, log: JobLog, limits: Limits | None = None, price: Price = FREE):
         self.name, self.endpoint, self.log, self.limits, self.price = endpoint.name, endpoint, log, limits or Limits(), price
         check_cap(self.limits, price)
-        self.limit = NEW_LIMIT if any(NEW_LIMIT in state.error for state in log.jobs.values()) else _LIMIT
+        self.limit_field = NEW_LIMIT if any(NEW_LIMIT in state.error for state in log.jobs.values()) else _LIMIT
         """Name of the field with the most tokens of a reply; a server that wants the newer one says so once"""
         endpoint.credentials()
         require_client()
 
     def job_id(self, job: Job) -> str:
         return job_id(self.name, job)
-
-    def estimate(self, jobs: Iterable[Job]) -> Estimate:
-        """What `ask` would take; sends nothing."""
-        return estimate(different(self, list(jobs)), self.log, self.price)
 
     def ask(self, jobs: Iterable[Job]) -> list[Outcome]:
         """As the protocol says.
@@ -128,14 +124,14 @@ class OpenAITeacher:
         import openai
         async with openai.AsyncOpenAI(**self.endpoint.credentials(), max_retries=0, timeout=self.limits.timeout) as client:
             async def call(job: Job) -> Received:
-                limit = self.limit
+                limit = self.limit_field
                 try:
                     return await _send(client, self.endpoint, job, limit, self.limits.timeout)
                 except Fault as fault:
                     if not wants_new_limit(limit, fault):
                         raise
-                self.limit = NEW_LIMIT
-                return await _send(client, self.endpoint, job, self.limit, self.limits.timeout)
+                self.limit_field = NEW_LIMIT
+                return await _send(client, self.endpoint, job, self.limit_field, self.limits.timeout)
             await Runner(call, self.log, self.limits, self.price, self.name).run(jobs)
 
 

@@ -148,10 +148,6 @@ class Estimate:
     most_cost: Decimal
     """Upper bound of what the rest costs, one call a job."""
 
-    def __str__(self) -> str:
-        return (f"{self.jobs:,} jobs, {self.answered:,} of them in the log; the rest: about {self.prompt_tokens:,} prompt tokens, "
-                f"at most {self.most_tokens:,} tokens in all, at most {self.most_cost:.4f}")
-
 
 def reserve(job: Job, price: Price) -> tuple[int, Decimal]:
     """The most tokens and the most cost that one call for the job can have."""
