@@ -26,7 +26,7 @@ from zhtune.synthesis.teacher import TeacherStopped, expected_tokens
 
 CASE = Path(__file__).resolve().parents[2] / "shared" / "cases" / "05-teacher-thinks-aloud"
 FEW = {"records_per_fact": 2, "inverse": 0.0, "yes_no": 0.25, "unanswerable": 0.0}
-QUICK = Limits(timeout=1.5, backoff=0.01, breaker=50, poll=0)
+QUICK = Limits(timeout=2.5, backoff=0.01, breaker=50, poll=0)
 
 
 def facts_of(prompt):
@@ -71,7 +71,7 @@ def same(left, right):
 def test_a_faulty_endpoint_gives_the_records_of_a_calm_one_and_every_figure_adds_up(toy_graph, tmp_path, prices):
     made = {}
     for name, faults in (("calm", False), ("faulty", True)):
-        with FakeTeacher(faults=faults, quirks=False, hang=2.0, answer=write) as server:
+        with FakeTeacher(faults=faults, quirks=False, hang=3.0, answer=write) as server:
             made[name] = make(toy_graph, server, prices, tmp_path / name)
             report = json.loads((made[name].path / "report.json").read_text("utf-8"))
             assert Decimal(report["teacher"]["cost"]) * 10**6 == sum(cost for _, cost, _ in server.answers.values())

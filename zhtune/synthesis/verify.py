@@ -85,10 +85,6 @@ class Verifier:
         self._graph = graph
         self._linker = Linker(graph.types, aliases)
 
-    def names(self, text: str) -> list[str]:
-        """The entities that a text names."""
-        return [mention.name for mention in self._linker.mentions(text)]
-
     def verify(self, answer: str, head: str, relation: str, numbers: Iterable[str] = ()) -> Verification:
         """Check an answer to a question about one fact.
 
