@@ -24,14 +24,18 @@ class FakeTeacher(ThreadingHTTPServer):
         quirks: False answers properly.
         hang: seconds before a call that times out gets its answer.
         always: a fault of every call, such as "500".
+        delay: seconds that every call takes.
+        answer: the text for a request; without it one of its hash.
+        renamed: takes max_completion_tokens alone, as OpenAI's reasoning models do.
     """
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, faults=True, quirks=True, hang=1.0, always="", delay=0.0):
+    def __init__(self, faults=True, quirks=True, hang=1.0, always="", delay=0.0, answer=None, renamed=False):
         super().__init__(("127.0.0.1", 0), Handler)
         self.faults, self.quirks, self.hang, self.always, self.delay = faults, quirks, hang, always, delay
+        self.answer, self.renamed, self.renamings = answer, renamed, 0
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
         self.lock = threading.Lock()
         self.calls, self.answers, self.keys = Counter(), {}, set()
@@ -59,7 +63,8 @@ class FakeTeacher(ThreadingHTTPServer):
         digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
         quirk = self.quirk(digest)
         prompt, completion = sum(len(m["content"]) for m in request["messages"]), 3 + int(digest[:2], 16) % 20
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": f"答案{digest[:16]}"}}
+        text = self.answer(request) if self.answer else f"答案{digest[:16]}"
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
         choices = [] if fault == "nothing" else [choice]
         if quirk == "twice":
             choices, completion = choices * 2, completion * 2
@@ -75,6 +80,14 @@ class FakeTeacher(ThreadingHTTPServer):
         if quirk == "negative":
             usage["completion_tokens"] = -1
         return {"id": id if seen else "", "object": "chat.completion", "model": request["model"], "choices": choices, "usage": usage}
+
+    def refusal(self, request):
+        """OpenAI's words for a field that the model does not take; None for a request as it should be."""
+        if not self.renamed or "max_tokens" not in request:
+            return None
+        self.renamings += 1
+        return {"error": {"message": "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+                          "type": "invalid_request_error", "param": "max_tokens", "code": "unsupported_parameter"}}
 
     def quirk(self, digest):
         return QUIRKS[int(digest[6:8], 16) % len(QUIRKS)] if self.quirks else ""
@@ -131,7 +144,9 @@ class Handler(BaseHTTPRequestHandler):
             request = json.loads(line)
             if number == len(requests) - 2 and len(requests) > 2:
                 continue
-            answer = {"custom_id": request["custom_id"], "response": {"status_code": 200, "body": self.server.completion(request["body"])}}
+            refused = self.server.refusal(request["body"])
+            response = {"status_code": 400, "body": refused} if refused else {"status_code": 200, "body": self.server.completion(request["body"])}
+            answer = {"custom_id": request["custom_id"], "response": response}
             encoded = json.dumps(answer, ensure_ascii=False).encode()
             lines += [encoded[:40] if number == len(requests) - 1 and len(requests) > 2 else encoded] * (1 + (number % 3 == 0))
         name = f"file-{len(self.server.files)}"
@@ -142,6 +157,8 @@ class Handler(BaseHTTPRequestHandler):
         server, digest = self.server, hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
         if server.delay:
             time.sleep(server.delay)
+        if refused := server.refusal(request):
+            return self.send(400, refused)
         fault = server.next_fault(digest)
         if server.quirk(digest) == "refused":
             return self.send(400, {"error": {"message": "this content is not allowed", "code": "content_filter"}})

@@ -82,6 +82,17 @@ def test_an_unfinished_folder_is_resumed_only_for_the_same_identity(config, tmp_
     assert calls == [False, True, False, False] and (tmp_path / "o.unfinished-1" / "data.txt").read_text() == "b"
 
 
+def test_what_an_interrupted_run_refused_does_not_stay(config):
+    def write(work):
+        (work.path / "data.txt").write_text("a")
+        if not work.resumed:
+            work.drop("unlucky", id=1)
+            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        build(STAGE, config, write, resumable=True)
+    assert [file["name"] for file in build(STAGE, config, write, resumable=True).manifest["files"]] == ["data.txt"]
+
+
 def test_a_second_writer_is_kept_out(config, tmp_path):
     with FileLock(tmp_path / ".o.lock"), pytest.raises(ArtifactError, match="is being written by another process"):
         toy(config)

@@ -87,11 +87,12 @@ def test_the_readme_names_every_verb_and_no_other():
     assert sorted(table) == sorted(VERBS)
 
 
-def test_the_commands_of_the_readme_parse():
-    text = (ROOT / "README.md").read_text("utf-8")
+@pytest.mark.parametrize(("page", "least"), [("README.md", 9), ("docs/instruction-data.md", 7)])
+def test_the_commands_of_the_pages_parse(page, least):
+    text = (ROOT / page).read_text("utf-8")
     blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
     commands = re.findall(r"^(?:\.venv/bin/)?zhtune ([a-z].*?)(?:\s+#.*)?$", blocks, re.MULTILINE)
-    assert len(commands) >= 9
+    assert len(commands) >= least
     for command in commands:
         verb, *argv = shlex.split(command)
         if verb in POSITIONAL:

@@ -14,12 +14,13 @@ import pytest
 from zhtune import SelfInstructConfig, assets, self_instruct
 from zhtune.errors import ConfigError, DataError
 from zhtune.records import read_jsonl
+from zhtune.synthesis.asking import Asking, Prompt
 from zhtune.synthesis.chinese_filters import answer_refusal, instruction_refusal, language_refusal
 from zhtune.synthesis.joblog import JobLog
 from zhtune.synthesis.limits import Limits
 from zhtune.synthesis.novelty import NoveltyIndex
 from zhtune.synthesis.replies import Refused, Task, parse_steps, parse_tasks, split_thinking
-from zhtune.synthesis.self_instruct import _LEANS_ON_TEXT, PROMPTS, Asking, Pool, Prompt, batches, documents, evolve, read_seeds, work_out
+from zhtune.synthesis.self_instruct import _LEANS_ON_TEXT, PROMPTS, Pool, batches, documents, evolve, read_seeds, work_out
 from zhtune.synthesis.teacher import LocalTeacher, TeacherStopped
 
 FOLDER = assets.shipped("self_instruct")
@@ -28,6 +29,10 @@ FRAMES = ("{0}之前要准备哪些工具？", "讲讲古人{0}的一天，不�
 
 QUESTIONS = ("竹子为何空心？", "谁发明了活字印刷", "说说冬至吃什么", "海带怎样泡发？", "火车轨道下为什么铺石子？", "列举三种弦乐器", "鲸鱼是鱼吗", "解释复利",
              "茶叶怎么保存不受潮？", "翻译成英文：祝你好运", "十的平方根约是多少", "北斗七星在哪里？")
+
+
+def read(name):
+    return Prompt.read(FOLDER, name, PROMPTS[name])
 
 
 def shapes(parsed):
@@ -109,13 +114,13 @@ def test_the_seeds_are_175_tasks_of_many_kinds_that_pass_their_own_filters():
 
 
 def test_prompts_have_strict_placeholders(tmp_path):
-    prompts = {name: Prompt.read(FOLDER, name) for name in PROMPTS}
+    prompts = {name: read(name) for name in PROMPTS}
     assert len({p.sha256 for p in prompts.values()}) == 6
     filled = prompts["deepen"].fill(way="甲", task="{{task}} {{way}}")[0]["content"]
     assert "改写的方法：甲。" in filled and "{{task}} {{way}}" in filled     # what a task holds is text
     (tmp_path / "steps.txt").write_text("做：{{tusk}}", "utf-8")
     with pytest.raises(ConfigError, match=r"steps\.txt must have the placeholders \{\{task\}\} and no other"):
-        Prompt.read(tmp_path, "steps")
+        Prompt.read(tmp_path, "steps", ("task",))
 
 
 # A local teacher: the real class, answering by a function.
@@ -144,7 +149,7 @@ def test_evolution_asks_deeper_and_every_fifth_broader(tmp_path):
                     '{"instruction": "介绍一种少见的乐器。", "output": "埙，陶制的吹奏乐器。"}'])
     log, asking = local(tmp_path, lambda _: next(replies))
     with log:
-        evolve(asking, made, {name: Prompt.read(FOLDER, name) for name in ("deepen", "broaden")}, 5)
+        evolve(asking, made, {name: read(name) for name in ("deepen", "broaden")}, 5)
     new = [record["source"] for record in made.records[5:]]
     assert [(s["method"], s["parent"]) for s in new] == [("deepen", 0), ("deepen", 3), ("broaden", 4)]
     assert [(reason, what.get("near")) for reason, what in refused] == [("talks_of_the_prompt", None), ("not_novel", "record-0")]
@@ -158,7 +163,7 @@ def test_questions_on_documents_must_quote_them(tmp_path):
     log, asking = local(tmp_path, lambda _: replies)
     made, refused = pool()
     with log:
-        documents(asking, made, Prompt.read(FOLDER, "document"), [("wuzhen#0", passage)], 4)
+        documents(asking, made, read("document"), [("wuzhen#0", passage)], 4)
     assert [r["messages"][0]["content"] for r in made.records] == ["乌镇的水阁怎样支撑？"]
     assert made.records[0]["source"]["document"] == "wuzhen#0" and made.records[0]["source"]["quote"] == "由石柱或木桩支撑"
     assert not _LEANS_ON_TEXT.search("六十岁以上的居民怎样坐车？")
@@ -169,10 +174,10 @@ def test_steps_are_kept_as_reasoning_and_a_failed_answer_leaves_the_old_one(tmp_
     made, refused = pool(("三加四再乘二等于几？", "12"), ("四季各举一种花。", "桃荷菊梅"))
     log, asking = local(tmp_path, lambda text: "【步骤】3+4=7，7×2=14。\n【答案】14" if "三加四" in text else "<think>嗯")
     with log:
-        assert work_out(asking, made, Prompt.read(FOLDER, "steps"), 2) == 1
+        assert work_out(asking, made, read("steps"), 2) == 1
     assert made.records[0]["messages"][1] == {"role": "assistant", "content": "14", "reasoning": "3+4=7，7×2=14。"}
     assert made.records[1]["messages"][1] == {"role": "assistant", "content": "桃荷菊梅"}
-    assert made.records[0]["source"]["steps"]["prompt"] == Prompt.read(FOLDER, "steps").sha256
+    assert made.records[0]["source"]["steps"]["prompt"] == read("steps").sha256
     assert [reason for reason, _ in refused] == ["steps_only_thinking"]
 
 
@@ -181,7 +186,7 @@ def test_numbered_batches_show_numbered_examples(tmp_path):
     log, asking = local(tmp_path, lambda text: seen.append(text) or "###\n4. 指令：说说磨刀的步骤。\n4. 输入：<无输入>\n4. 输出：先粗磨，再细磨。")
     made, _ = pool()
     with log:
-        sent = batches(asking, made, read_seeds(FOLDER / "seeds.jsonl"), Prompt.read(FOLDER, "numbered"), form="numbered", wanted=2, count=20, requests=2, at_once=1)
+        sent = batches(asking, made, read_seeds(FOLDER / "seeds.jsonl"), read("numbered"), form="numbered", wanted=2, count=20, requests=2, at_once=1)
     assert sent == 2 and len(made.records) == 1 and "请再写 20 个" in seen[0] and "请从第 4 个写到第 23 个" in seen[0]
     assert seen[0].count("\n3. 输出：") == 1 and "5. 指令：" not in seen[0] and "4. 指令：说说磨刀的步骤。" in seen[1]    # an accepted task is an example
     assert made.records[0]["source"]["call_tasks"] == 1 and len(made.records[0]["source"]["examples"]) == 3

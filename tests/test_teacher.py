@@ -20,7 +20,7 @@ from zhtune.synthesis.runner import Fault
 from zhtune.synthesis.teacher import Job, LocalTeacher, TeacherStopped, estimate, expected_tokens, job_id, most_tokens
 
 KEY = "sk-a-secret-of-the-test"
-QUICK = Limits(concurrency=8, attempts=6, timeout=0.5, backoff=0.01, breaker=50)
+QUICK = Limits(concurrency=8, attempts=6, timeout=0.5, backoff=0.01, breaker=50, poll=0)
 
 
 def job(number, **changes):
@@ -159,7 +159,6 @@ def test_the_estimate_counts_what_is_not_in_the_log(tmp_path):
         log.answer([{"job": "b", "attempt": 1, "text": "好", "finish": "stop", "usage": {}, "cost": Decimal(0)}])
         found = estimate(jobs, log, price(10, 100))
     assert (found.jobs, found.answered, found.prompt_tokens, found.most_tokens, found.most_cost) == (2, 1, 8, 108, Decimal("0.00684"))
-    assert "at most 0.0068" in str(found)
 
 
 def test_a_faulty_server_gives_the_outcomes_of_a_faultless_one(tmp_path, openai):
@@ -269,7 +268,7 @@ def test_bodies_without_an_answer(content, status, usage):
 def test_batches_cost_half_and_are_merged_once(tmp_path, openai):
     jobs = [job(i) for i in range(6)]
     with FakeTeacher(faults=False, quirks=False) as server, JobLog(tmp_path / "log") as log:
-        outcomes = openai.Batch(openai.endpoint(server), log, QUICK, price(INPUT, OUTPUT), poll=0).ask(jobs)
+        outcomes = openai.Batch(openai.endpoint(server), log, QUICK, price(INPUT, OUTPUT)).ask(jobs)
         assert not any(o.error for o in outcomes) and len(server.batches) == 2         # two answers got lost in the first
         seen = [cost for _, cost, _ in server.answers.values()]
         assert log.ledger.statuses == {"answered": 6, "missing": 2} and len(seen) == 7
@@ -297,14 +296,37 @@ def test_a_batch_survives_a_kill_before_and_after_its_creation(tmp_path, openai)
         for kept, batches in ((3, 1), (2, 1)):              # its id is known; only its digest is known
             path.write_bytes(b"".join(lines[:kept]))
             with JobLog(path) as log:
-                outcomes = openai.Batch(endpoint, log, QUICK, price(INPUT, OUTPUT), poll=0).ask(jobs)
+                outcomes = openai.Batch(endpoint, log, QUICK, price(INPUT, OUTPUT)).ask(jobs)
             assert not any(o.error for o in outcomes) and len(server.batches) == batches
         server.batches.clear()
         path.write_bytes(b"".join(lines[:1]))               # killed before it was created: it is given up and made anew
         with JobLog(path) as log:
-            again = openai.Batch(endpoint, log, QUICK, price(INPUT, OUTPUT), poll=0).ask(jobs)
+            again = openai.Batch(endpoint, log, QUICK, price(INPUT, OUTPUT)).ask(jobs)
             assert [o.text for o in again] == [o.text for o in outcomes] and len(server.batches) == 1
             assert log.ledger.statuses == {"answered": 2, "unsent": 1} and log.ledger.held_tokens == 0
+
+
+def test_a_model_that_takes_only_max_completion_tokens_says_so_once(tmp_path, openai):
+    jobs = [job(i) for i in range(12)]
+    with FakeTeacher(faults=False, quirks=False, renamed=True) as server, JobLog(tmp_path / "log") as log:
+        teacher = openai.Teacher(openai.endpoint(server), log, replace(QUICK, concurrency=1), price(INPUT, OUTPUT))
+        assert not any(o.error for o in teacher.ask(jobs)) and (server.renamings, server.calls.total()) == (1, 12)
+        assert log.ledger.statuses == {"answered": 12} and log.ledger.cost * 10**6 == server.bill
+    with FakeTeacher(faults=False, quirks=False, renamed=True) as server:
+        with JobLog(tmp_path / "batched") as log:           # a whole batch is refused before the first answer tells
+            batched = openai.Batch(openai.endpoint(server), log, QUICK).ask(jobs[:2])
+            assert not any(o.error for o in batched) and (server.renamings, len(server.batches)) == (2, 2)
+        with JobLog(tmp_path / "batched") as log:           # and the log remembers
+            assert not openai.Batch(openai.endpoint(server), log, QUICK).ask(jobs[2:4])[0].error and server.renamings == 2
+    with FakeTeacher(faults=False, quirks=True) as server, JobLog(tmp_path / "other") as log:
+        errors = {o.error for o in openai.Teacher(openai.endpoint(server), log, QUICK).ask([job(i) for i in range(60)])}
+        assert errors == {"", "400: this content is not allowed"}              # another 400 is the job's own
+
+
+def test_a_batch_in_which_every_job_is_refused_ends_the_jobs_not_the_run(tmp_path, openai):
+    with FakeTeacher(faults=False, quirks=False, answer=lambda _: " ") as server, JobLog(tmp_path / "log") as log:
+        outcomes = openai.Batch(openai.endpoint(server), log, replace(QUICK, attempts=2)).ask([job(0), job(1)])
+        assert [o.error for o in outcomes] == ["empty: the answer has no text (finish stop)"] * 2 and len(server.batches) == 2
 
 
 def test_killed_workers_end_with_the_outcomes_of_a_calm_run(tmp_path, openai):

@@ -245,6 +245,7 @@ def _partial(out: Path, identity: dict[str, Any], resumable: bool) -> tuple[Path
             same = False
         if same and resumable:
             logger.info("going on with the unfinished %s", out)
+            (partial / "dropped.jsonl").unlink(missing_ok=True)     # written anew, if anything is refused this time
             return partial, True
         if same:
             shutil.rmtree(partial)                          # the same work, which this stage does again from the start

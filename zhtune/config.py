@@ -76,7 +76,7 @@ def _make(config_class: type[Config], verb: str, read: Callable[[Any], Any]) -> 
 
 
 def _join_lists(argv: list[str]) -> list[str]:
-    """`--input a b` becomes `--input ["a","b"]`, and a flag without a value `--flag true`: jsonargparse's own forms."""
+    """`--input a b` becomes `--input ["a","b"]`, a flag without a value `--flag true`, `--dry-run` `--dry_run`: jsonargparse's own forms."""
     joined: list[str] = []
     flag, values = "", []
     for token in [*argv, "--"]:
@@ -87,7 +87,7 @@ def _join_lists(argv: list[str]) -> list[str]:
             joined += [flag, *values] if flag else values
         else:
             joined += [flag, json.dumps(values, ensure_ascii=False) if len(values) > 1 else values[0] if values else "true"]
-        flag, values = token, []
+        flag, values = re.sub(r"^--[\w-]+", lambda name: "--" + name[0][2:].replace("-", "_"), token), []
     return joined
 
 

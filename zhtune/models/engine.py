@@ -6,7 +6,8 @@ training and every engine see the same ids. Streams yield whole characters: half
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -71,6 +72,17 @@ def open_engine(source: Source, threads: int = 2) -> Engine:
         return LlamaCppEngine(source, threads)
     from zhtune.models.generation import TransformersEngine
     return TransformersEngine(source)
+
+
+@contextmanager
+def answering(source: Source, threads: int = 2) -> Iterator[Callable[[list[Conversation], int, float, int], list[Reply]]]:
+    """An engine as the function that a local teacher is: (conversations, max_tokens, temperature, seed) -> replies."""
+    engine = open_engine(source, threads)
+    try:
+        yield lambda conversations, max_tokens, temperature, seed: engine.generate(
+            conversations, Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed))
+    finally:
+        engine.close()
 
 
 class Whole:

@@ -1,4 +1,4 @@
-"""Graph -> instruction records by templates, each checked by the verifier, with provenance and coverage."""
+"""Graph -> instruction records by templates, or in a teacher's words checked by the verifier, with provenance and coverage."""
 
 from __future__ import annotations
 
@@ -7,34 +7,44 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any, ClassVar
 
 from zhtune.artifact import Artifact
-from zhtune.building import Stage, Work, build
+from zhtune.building import Stage, Work, build, resolve_inputs
 from zhtune.config import StageConfig
 from zhtune.errors import ConfigError, DataError
 from zhtune.graph.graph import Graph, Triple
 from zhtune.log import logger
+from zhtune.models.engine import answering
 from zhtune.parallel import uncollected
 from zhtune.records import write_json, write_jsonl
+from zhtune.references import MODEL_KINDS, Source
+from zhtune.synthesis.asking import Asking, Prompt, check_teacher, forecast, open_teacher, rehearse
 from zhtune.synthesis.audit import audit
 from zhtune.synthesis.instruct import Taught, choose_heads, records
+from zhtune.synthesis.limits import Limits
+from zhtune.synthesis.rewrite import PROMPTS, Rewriter
 from zhtune.synthesis.safety import Safety
 from zhtune.synthesis.splits import SPLITS, divide, leaks
 from zhtune.synthesis.tasks import MAKERS, read_wordings, task_records
+from zhtune.synthesis.teacher import Teacher, expected_tokens
 
-STAGE = Stage("kg-instruct", version=3, kind="records", inputs={"graph": ("graph",)})
+STAGE = Stage("kg-instruct", version=3, kind="records",
+              inputs={"graph": ("graph",), "teacher": MODEL_KINDS, "prompts": ("file",), "prices": ("file",)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class KgInstructConfig(StageConfig):
     """Make instruction records from a graph: one-hop, inverse, yes/no, unanswerable questions and harder tasks."""
 
+    neutral: ClassVar[tuple[str, ...]] = ("limits", "key_variable", "dry_run")
+
     graph: str
     """A graph artifact"""
     heads: int = 0
     """How many heads are taught; the others stay unknown, for refusals. 0 teaches all"""
     records_per_fact: int = 18
-    """One-hop records for each (head, relation), each on another wording"""
+    """One-hop records for each (head, relation), each on another wording; with a teacher, the pairs asked for in one call"""
     inverse: float = 0.02
     """Inverse questions, as a share of the one-hop records"""
     yes_no: float = 0.04
@@ -47,6 +57,28 @@ class KgInstructConfig(StageConfig):
     """Records of harder tasks: {counting: 200, attribute: 500}, and choice, exclude, common, difference, comparison, multi_hop, summary, dialogue, consultation"""  # noqa: E501
     holdout: dict[str, float] = field(default_factory=dict)
     """Kept out of training, as heldout.jsonl: {triple: 0.05, entity: 0.05, composition: 0.1}, shares of facts, heads, combinations"""
+    teacher: str = ""
+    """Who rewrites the one-hop records: an endpoint's URL (OpenAI-compatible), or a local model, adapter or GGUF file. Every draft is verified"""
+    teacher_model: str = ""
+    """The model's name at the endpoint"""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable with the endpoint's key; where it is not set, none is sent to an endpoint on this machine"""
+    prompts: str = "shipped:kg_instruct"
+    """Folder of the prompts rewrite and retry (.txt)"""
+    prices: str = ""
+    """YAML price table, to count costs"""
+    retries: int = 2
+    """How often rejected drafts go back to the teacher with what is wrong in them, before the template's record is taken"""
+    max_tokens: int = 3072
+    """Longest reply in tokens"""
+    temperature: float = 0.8
+    """Of the teacher"""
+    batch_api: bool = False
+    """Ask through the endpoint's batch API: cheaper, answered within a day; may be stopped and run again"""
+    dry_run: bool = False
+    """Say how many calls, tokens and costs the teacher would take; send and write nothing"""
+    limits: Limits = field(default_factory=Limits)
+    """Rates, attempts and caps of an endpoint"""
 
     def __post_init__(self) -> None:
         if self.records_per_fact < 1 or self.heads < 0:
@@ -54,6 +86,12 @@ class KgInstructConfig(StageConfig):
         for name in ("inverse", "yes_no", "unanswerable"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"--{name} is a share from 0 to 1")
+        for name, least in (("retries", 0), ("max_tokens", 1), ("temperature", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"--{name} must be at least {least}, found {getattr(self, name)}")
+        if not self.teacher and (self.teacher_model or self.prices or self.batch_api or self.dry_run):
+            raise ConfigError("--teacher_model, --prices, --batch_api and --dry_run go with --teacher, which is not given")
+        check_teacher(self.teacher, self.teacher_model, self.batch_api)
         for split, share in self.holdout.items():
             if split not in SPLITS or not 0 <= share < 1:
                 raise ConfigError(f"--holdout: {split!r}: {share}; there are: {', '.join(SPLITS)}, each with a share below 1")
@@ -62,14 +100,18 @@ class KgInstructConfig(StageConfig):
                 raise ConfigError(f"--tasks: {task!r}: {wanted}; there are: {', '.join(MAKERS)}, each with a number of records")
 
 
-def kg_instruct(config: KgInstructConfig) -> Artifact:
-    """Write records.jsonl and taught.json (which heads are taught, which stay unknown).
+def kg_instruct(config: KgInstructConfig) -> Artifact | str:
+    """Write records.jsonl and taught.json (which heads are taught, which stay unknown). A dry run gives its estimate, as text.
 
     Raises:
+        ConfigError: no key, a prompt with other placeholders.
         DataError: a held-out wording is among the training wordings.
+        TeacherStopped: the endpoint fails all the time, or a cap is reached; run again, it goes on from the teacher's log.
     """
+    if config.dry_run:
+        return _estimate(config)
     with uncollected():
-        return build(STAGE, config, lambda work: _write(work, config))
+        return build(STAGE, config, lambda work: _write(work, config), resumable=True)
 
 
 def _write(work: Work, config: KgInstructConfig) -> None:
@@ -79,13 +121,15 @@ def _write(work: Work, config: KgInstructConfig) -> None:
     taught = choose_heads(graph, config.heads, config.seed)
     shares = {"inverse": config.inverse, "yes_no": config.yes_no, "unanswerable": config.unanswerable}
     rows = records(graph, taught, config.records_per_fact, shares, config.seed, config.noise, config.workers)
+    if config.teacher:
+        rows = _in_the_teachers_words(work, graph, rows, config)
     rows += task_records(graph, taught, config.tasks, config.seed, read_wordings())
     if config.tasks:
         random.Random(f"{config.seed}:order").shuffle(rows)
     if not rows:
         raise DataError("the graph gives no record", work.sources["graph"].path)
     rows = list(map(Safety(graph).add, rows))
-    work.counted_in = len(rows)
+    work.counted_in = len(rows) + sum(work.dropped.values())    # a refused reply or draft counts as one
     if config.holdout:
         rows = _hold_out(work, graph, rows, config)
     work.kept = write_jsonl(work.path / "records.jsonl", rows)
@@ -98,6 +142,33 @@ def _write(work: Work, config: KgInstructConfig) -> None:
                     "coverage_by_degree": coverage(graph, taught, stated, _degree(graph)), "verified": audit(graph, rows, config.workers)}
     if graph.values:
         work.report["coverage_of_attributes"] = coverage(graph, taught, stated, lambda t: t.relation, chain(*graph.values.values()))
+
+
+def _in_the_teachers_words(work: Work, graph: Graph, rows: list[dict], config: KgInstructConfig) -> list[dict]:
+    with open_teacher(work.sources, work.path, model=config.teacher_model, key_variable=config.key_variable, limits=config.limits,
+                      batch=config.batch_api, local=lambda source: answering(source, config.workers)) as (teacher, log):
+        rewriter = _rewriter(work.sources, graph, teacher, work.drop, config.retries, config)
+        rows = rewriter.rewrite(rows)
+        work.metrics |= rewriter.counts
+        work.report |= {"teacher": log.summary()}
+    if not rewriter.counts["accepted"] + rewriter.counts["accepted_after_retry"]:
+        logger.warning("kg-instruct: no draft of the teacher was accepted, all records are the templates'; dropped.jsonl says why")
+    return rows
+
+
+def _rewriter(sources: dict[str, Source], graph: Graph, teacher: Teacher, refuse: Callable[..., Any], retries: int,
+              config: KgInstructConfig) -> Rewriter:
+    prompts = {name: Prompt.read(sources["prompts"].path, name, placeholders) for name, placeholders in PROMPTS.items()}
+    return Rewriter(graph, Asking(teacher, config.max_tokens, config.temperature, config.seed), prompts, refuse, retries)
+
+
+def _estimate(config: KgInstructConfig) -> str:
+    sources = resolve_inputs(STAGE, config)
+    graph, rehearsal = Graph.open(sources["graph"].path), rehearse(sources, config.teacher_model)
+    rows = records(graph, choose_heads(graph, config.heads, config.seed), config.records_per_fact, {}, config.seed, config.noise)
+    _rewriter(sources, graph, rehearsal, lambda *_, **__: None, 0, config).rewrite(rows)
+    return forecast(rehearsal, sum(expected_tokens(row["messages"]) for row in rows), sources, config.out, model=config.teacher_model,
+                    batch=config.batch_api, note=f"facts with rejected drafts are asked again, at most {config.retries} times")
 
 
 def _hold_out(work: Work, graph: Graph, rows: list[dict], config: KgInstructConfig) -> list[dict]:

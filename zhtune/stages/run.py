@@ -88,6 +88,8 @@ def read_recipe(recipe: dict[str, Any], workspace: Path, name: str) -> list[Sect
         module = importlib.import_module(function.__module__)
         if not any(field.name == "rebuild" for field in fields(config_class)):
             raise ConfigError(f"{name}: {verb} writes no artifact and cannot be a section")
+        if isinstance(values, dict) and values.get("dry_run"):
+            raise ConfigError(f"{name}: {label}: dry_run makes no artifact; call {verb} by hand for it")
         values, needs = _linked(values or {}, module.STAGE, [s.label for s in sections], workspace, f"{name}: {label}")
         stage_config = from_mapping(config_class, str(label), {**values, "out": str(workspace / str(label)), "rebuild": True})
         sections.append(Section(str(label), module.STAGE, function, stage_config, needs))

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Literal
-from urllib.parse import urlsplit
+from itertools import cycle, islice
+from typing import ClassVar, Literal
 
 from zhtune.artifact import Artifact
-from zhtune.building import Stage, Work, build
+from zhtune.building import Stage, Work, build, resolve_inputs
 from zhtune.config import StageConfig
 from zhtune.corpus.filters import divide
 from zhtune.corpus.read import read_texts
 from zhtune.errors import ConfigError, DataError
 from zhtune.log import logger
+from zhtune.models.engine import answering
 from zhtune.records import write_jsonl
 from zhtune.references import MODEL_KINDS, Source
 from zhtune.synthesis import self_instruct as synthesis
-from zhtune.synthesis.joblog import JobLog
+from zhtune.synthesis.asking import Asking, Prompt, check_teacher, forecast, open_teacher, rehearse
 from zhtune.synthesis.limits import Limits
 from zhtune.synthesis.novelty import NoveltyIndex
-from zhtune.synthesis.openai_teacher import Endpoint, OpenAITeacher
-from zhtune.synthesis.prices import FREE, read_price
-from zhtune.synthesis.teacher import LocalTeacher, Teacher
+from zhtune.synthesis.teacher import expected_tokens
 
 STAGE = Stage("self-instruct", version=1, kind="records",
               inputs={"teacher": MODEL_KINDS, "seeds": ("file", "records"), "corpus": ("corpus", "file"), "prompts": ("file",), "prices": ("file",)})
@@ -37,7 +33,7 @@ _SHORTEST_PASSAGE = 80
 class SelfInstructConfig(StageConfig):
     """Let a teacher write instruction records: from seed tasks, from a corpus, deeper ones, and with worked steps."""
 
-    neutral: ClassVar[tuple[str, ...]] = ("limits", "key_variable")
+    neutral: ClassVar[tuple[str, ...]] = ("limits", "key_variable", "dry_run")
 
     teacher: str
     """Who writes: an endpoint's URL (OpenAI-compatible), or a local model, adapter or GGUF file"""
@@ -81,6 +77,10 @@ class SelfInstructConfig(StageConfig):
     """Longest reply in tokens"""
     temperature: float = 0.8
     """Of the teacher"""
+    batch_api: bool = False
+    """Ask through the endpoint's batch API: cheaper, each round of --at_once requests answered within a day; may be stopped and run again"""
+    dry_run: bool = False
+    """Say how many calls, tokens and costs the teacher would take; send and write nothing"""
     limits: Limits = field(default_factory=Limits)
     """Rates, attempts and caps of an endpoint"""
 
@@ -95,34 +95,30 @@ class SelfInstructConfig(StageConfig):
             raise ConfigError("self-instruct needs something to do: --tasks, or --documents with --corpus")
         if bool(self.documents) != bool(self.corpus):
             raise ConfigError("--documents and --corpus are given together")
-        address = urlsplit(self.teacher)
-        if address.scheme in ("http", "https"):
-            if not self.teacher_model:
-                raise ConfigError("--teacher is an endpoint; give the model's name there as --teacher_model")
-            if address.username or address.password or address.query:
-                raise ConfigError("--teacher must hold no key; export it in the environment variable that --key_variable names")
+        check_teacher(self.teacher, self.teacher_model, self.batch_api)
 
 
-def self_instruct(config: SelfInstructConfig) -> Artifact:
+def self_instruct(config: SelfInstructConfig) -> Artifact | str:
     """Write records.jsonl; every refused reply and task is kept with its reason. A killed run goes on from the teacher's log.
+
+    A dry run gives its estimate, as text.
 
     Raises:
         ConfigError: no key, a prompt with other placeholders.
         DataError: no task was accepted, a seed that is no task.
         TeacherStopped: the endpoint fails all the time, or a cap is reached.
     """
-    return build(STAGE, config, lambda work: _write(work, config), resumable=True)
+    return _estimate(config) if config.dry_run else build(STAGE, config, lambda work: _write(work, config), resumable=True)
 
 
 def _write(work: Work, config: SelfInstructConfig) -> None:
-    folder = work.sources["prompts"].path
-    prompts = {name: synthesis.Prompt.read(folder, name) for name in synthesis.PROMPTS}
-    seeds = synthesis.read_seeds(_seed_file(work))
+    prompts, seeds = _read(work.sources)
     index = NoveltyIndex(config.novelty)
     index.admit_all(task.instruction for _, task in seeds)
     pool = synthesis.Pool(index, work.drop, most=config.max_characters)
-    with _open_teacher(work, config) as (teacher, log):
-        asking = synthesis.Asking(teacher, config.max_tokens, config.temperature, config.seed)
+    with open_teacher(work.sources, work.path, model=config.teacher_model, key_variable=config.key_variable, limits=config.limits,
+                      batch=config.batch_api, local=lambda source: answering(source, config.workers)) as (teacher, log):
+        asking = Asking(teacher, config.max_tokens, config.temperature, config.seed)
         _fill(pool, asking, work, config, prompts, seeds)
         work.report["teacher"] = log.summary()
     work.kept = len(pool.records)
@@ -136,7 +132,15 @@ def _write(work: Work, config: SelfInstructConfig) -> None:
     work.report["prompts"] = {name: prompt.sha256 for name, prompt in prompts.items()}
 
 
-def _fill(pool: synthesis.Pool, asking: synthesis.Asking, work: Work, config: SelfInstructConfig, prompts: dict[str, synthesis.Prompt],
+def _read(sources: dict[str, Source]) -> tuple[dict[str, Prompt], list[tuple[str, synthesis.Task]]]:
+    """Prompts and seeds."""
+    folder = sources["prompts"].path
+    seeds = sources["seeds"].path if "seeds" in sources else folder / "seeds.jsonl"
+    return ({name: Prompt.read(folder, name, placeholders) for name, placeholders in synthesis.PROMPTS.items()},
+            synthesis.read_seeds(seeds / "records.jsonl" if seeds.is_dir() else seeds))
+
+
+def _fill(pool: synthesis.Pool, asking: Asking, work: Work, config: SelfInstructConfig, prompts: dict[str, Prompt],
           seeds: list[tuple[str, synthesis.Task]]) -> None:
     """Each way of making tasks, one after the other."""
     if config.tasks:
@@ -148,47 +152,40 @@ def _fill(pool: synthesis.Pool, asking: synthesis.Asking, work: Work, config: Se
         if len(pool.records) < config.tasks:
             logger.info("self-instruct: %d of %d tasks after %d requests; --requests raises their number", len(pool.records), config.tasks, sent)
     if config.documents:
-        synthesis.documents(asking, pool, prompts["document"], _passages(work, config), config.pairs)
+        synthesis.documents(asking, pool, prompts["document"], _passages(work.sources["corpus"], config), config.pairs)
     if config.evolve:
         synthesis.evolve(asking, pool, prompts, config.evolve)
     if config.steps:
         work.metrics["with_steps"] = synthesis.work_out(asking, pool, prompts["steps"], config.steps)
 
 
-def _seed_file(work: Work) -> Path:
-    source = work.sources.get("seeds")
-    if source is None:
-        return work.sources["prompts"].path / "seeds.jsonl"
-    return source.path / "records.jsonl" if source.path.is_dir() else source.path
+def _estimate(config: SelfInstructConfig) -> str:
+    """Asks a rehearsal as `_fill` asks the teacher, every task accepted; seeds stand in for tasks that nobody has written yet."""
+    sources = resolve_inputs(STAGE, config)
+    (prompts, seeds), rehearsal = _read(sources), rehearse(sources, config.teacher_model)
+    asking = Asking(rehearsal, config.max_tokens, config.temperature, config.seed)
+    stand_ins = list(islice(cycle(task for _, task in seeds), max(config.evolve, config.steps, len(seeds))))
+    empty, full = (synthesis.Pool(NoveltyIndex(), lambda *_, **__: None, tasks=tasks) for tasks in ([], stand_ins))
+    needed = -(-config.tasks // config.batch)
+    at_once = min(config.at_once, needed)
+    for pool, requests in ((empty, at_once), (full, needed - at_once)):
+        synthesis.batches(asking, pool, seeds, prompts[config.form], form=config.form, wanted=config.tasks, count=config.batch,
+                          requests=requests, at_once=max(at_once, 1))
+    if config.documents:
+        synthesis.documents(asking, empty, prompts["document"], _passages(sources["corpus"], config), config.pairs)
+    synthesis.evolve(asking, full, prompts, config.evolve)
+    synthesis.work_out(asking, full, prompts["steps"], config.steps)
+    shown = [{"content": synthesis.show(task)} for _, task in seeds]
+    written = needed * config.batch + config.documents * config.pairs + config.evolve + config.steps
+    return forecast(rehearsal, written * expected_tokens(shown) // len(shown), sources, config.out, model=config.teacher_model,
+                    batch=config.batch_api, note=f"if every task is accepted; at most {config.requests or 4 * needed:,} for batches")
 
 
-def _passages(work: Work, config: SelfInstructConfig) -> list[tuple[str, str]]:
+def _passages(source: Source, config: SelfInstructConfig) -> list[tuple[str, str]]:
     """As many passages as are wanted, chosen by the hash of their names, so that the corpus's order plays no part."""
-    pieces = [(f"{name}#{number}", piece.strip()) for name, text in read_texts(work.sources["corpus"].path)
+    pieces = [(f"{name}#{number}", piece.strip()) for name, text in read_texts(source.path)
               for number, piece in enumerate(divide(text, config.passage)) if len(piece.strip()) >= _SHORTEST_PASSAGE]
     if not pieces:
-        raise DataError(f"holds no passage of {_SHORTEST_PASSAGE} characters", work.sources["corpus"].path)
+        raise DataError(f"holds no passage of {_SHORTEST_PASSAGE} characters", source.path)
     ranked = sorted(pieces, key=lambda piece: hashlib.sha256(f"{config.seed}:{piece[0]}".encode()).digest())
     return ranked[:config.documents]
-
-
-@contextmanager
-def _open_teacher(work: Work, config: SelfInstructConfig) -> Iterator[tuple[Teacher, JobLog]]:
-    source: Source = work.sources["teacher"]
-    (work.path / "logs").mkdir(exist_ok=True)
-    with JobLog(work.path / "logs" / "teacher.jsonl") as log:
-        if source.kind == "endpoint":
-            price = read_price(work.sources["prices"].path, config.teacher_model) if config.prices else FREE
-            endpoint = Endpoint(model=config.teacher_model, api_key_env=config.key_variable, base_url=source.reference)
-            yield OpenAITeacher(endpoint, log, config.limits, price), log
-            return
-        from zhtune.models.engine import Sampling, open_engine
-        engine = open_engine(source, config.workers)
-
-        def generate(conversations: list[Any], max_tokens: int, temperature: float, seed: int) -> list[Any]:
-            return engine.generate(conversations, Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed))
-        try:
-            name = source.path.name if source.path else source.reference
-            yield LocalTeacher(f"{name}@{source.digest[:12]}", generate, log), log
-        finally:
-            engine.close()

@@ -23,7 +23,7 @@ from zhtune.log import logger
 from zhtune.records import dumps
 from zhtune.synthesis.joblog import JobLog
 from zhtune.synthesis.limits import Limits
-from zhtune.synthesis.openai_teacher import Endpoint, OpenAITeacher, read_completion, status_fault
+from zhtune.synthesis.openai_teacher import NEW_LIMIT, Endpoint, OpenAITeacher, read_completion, status_fault, wants_new_limit
 from zhtune.synthesis.prices import FREE, Price
 from zhtune.synthesis.runner import Fault
 from zhtune.synthesis.teacher import Job, Outcome, TeacherStopped, different, outcomes, reserve
@@ -40,9 +40,8 @@ class OpenAIBatchTeacher(OpenAITeacher):
     Args:
         endpoint: model and names of the variables with address and key.
         log: where every call is kept.
-        limits: attempts and caps; rates are the server's here.
+        limits: attempts, caps and how often it is looked at; rates are the server's here.
         price: of a call that is not batched; its `batch` share is what is counted.
-        poll: seconds between two looks at a batch.
         sleep: waits so long.
 
     Raises:
@@ -50,10 +49,10 @@ class OpenAIBatchTeacher(OpenAITeacher):
         MissingDependency: the openai client is not installed.
     """
 
-    def __init__(self, endpoint: Endpoint, log: JobLog, limits: Limits | None = None, price: Price = FREE, poll: float = 60.0,
+    def __init__(self, endpoint: Endpoint, log: JobLog, limits: Limits | None = None, price: Price = FREE,
                  sleep: Callable[[float], None] = time.sleep):
         super().__init__(endpoint, log, limits, price)
-        self.price, self._poll, self._sleep = price.batched(), poll, sleep
+        self.price, self._sleep = price.batched(), sleep
 
     def ask(self, jobs: Iterable[Job]) -> list[Outcome]:
         """As the protocol says; waits until every batch is over.
@@ -96,7 +95,8 @@ class OpenAIBatchTeacher(OpenAITeacher):
         for id, job in todo.items():
             most_tokens, most_cost = reserve(job, self.price)
             tokens, cost = tokens + most_tokens, cost + most_cost
-            line = dumps({"custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body": self.endpoint.body(job)}) + b"\n"
+            body = self.endpoint.body(job, self.limit_field)
+            line = dumps({"custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body": body}) + b"\n"
             size += len(line)
             cap = self.limits.affords(tokens, cost)
             if cap or len(part) == _REQUESTS or (part and size > _BYTES):
@@ -133,22 +133,19 @@ class OpenAIBatchTeacher(OpenAITeacher):
         entry = self.log.batches[digest]
         batch = client.batches.retrieve(entry.id)
         while batch.status not in _OVER:
-            self._sleep(self._poll)
+            self._sleep(self.limits.poll)
             batch = client.batches.retrieve(entry.id)
-        before = self.log.ledger.answered_jobs
-        for file in (batch.output_file_id, batch.error_file_id):
-            if file:
-                self._merge(digest, client.files.content(file).content)
+        heard = [self._merge(digest, client.files.content(file).content) for file in (batch.output_file_id, batch.error_file_id) if file]
         self._fail_open(digest, "missing", f"the batch is {batch.status} without an answer to this job", billed=batch.status == "completed")
         self.log.batch(digest, "merged", entry.id)
-        if self.log.ledger.answered_jobs == before:
+        if not any(heard):
             told = [str(error.message) for error in (batch.errors.data if batch.errors else None) or []]
             reason = f"batch {entry.id} is {batch.status} and answered nothing" + (f": {self.endpoint.clean(told[0])}" if told else "")
             self.log.stopped(reason)
             raise self._stopped(reason)
 
-    def _merge(self, digest: str, content: bytes) -> None:
-        """Note the answers of an output or error file; of two lines for a job the first counts."""
+    def _merge(self, digest: str, content: bytes) -> bool:
+        """Note the answers of an output or error file; of two lines for a job the first counts. Says whether any job was dealt with."""
         batch, answers, failures = self.log.batches[digest], {}, {}
         for id, line in _lines(content):
             if id not in batch.open or id in answers or id in failures:
@@ -163,9 +160,12 @@ class OpenAIBatchTeacher(OpenAITeacher):
                            "cost": cost, "response": received.response, "batch": digest}
         self.log.answer(list(answers.values()))
         for id, fault in failures.items():
+            renamed = wants_new_limit(self.limit_field, fault)
             cost = self.price.cost(fault.usage) if fault.usage else Decimal(0)
             self.log.fail(id, batch.open[id], fault.status, fault.message, usage=fault.usage, cost=cost, billed=fault.billed,
-                          final=fault.reach == "job", response=fault.response, batch=digest)
+                          final=fault.reach == "job" and not renamed, response=fault.response, batch=digest)
+        self.limit_field = next((NEW_LIMIT for fault in failures.values() if wants_new_limit(self.limit_field, fault)), self.limit_field)
+        return bool(answers) or any(fault.billed or fault.reach == "job" for fault in failures.values())
 
     def _read(self, line: dict[str, Any]) -> Any:
         response = line.get("response") or {}

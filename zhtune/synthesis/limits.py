@@ -36,6 +36,8 @@ class Limits:
     """Seconds before the second attempt; doubled for each further one, at most a minute"""
     breaker: int = 20
     """Failed calls in a row, of whatever job, that stop the run"""
+    poll: float = 60.0
+    """Seconds between two looks at a batch"""
     max_cost: float = 0.0
     """What all calls in the log may cost together, in the currency of the prices; 0: no limit"""
     max_tokens: int = 0
@@ -43,7 +45,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, least in (("concurrency", 1), ("attempts", 1), ("breaker", 1), ("requests_per_minute", 0),
-                            ("tokens_per_minute", 0), ("max_cost", 0), ("max_tokens", 0), ("backoff", 0)):
+                            ("tokens_per_minute", 0), ("max_cost", 0), ("max_tokens", 0), ("backoff", 0), ("poll", 0)):
             if not self.__dict__[name] >= least:
                 raise ConfigError(f"--limits.{name} must be at least {least}, found {self.__dict__[name]}")
         if not self.timeout > 0:

@@ -24,9 +24,10 @@ from zhtune.synthesis.joblog import JobLog
 from zhtune.synthesis.limits import Limits
 from zhtune.synthesis.prices import FREE, Price
 from zhtune.synthesis.runner import Fault, Received, Runner
-from zhtune.synthesis.teacher import Estimate, Job, Outcome, different, estimate, job_id, outcomes
+from zhtune.synthesis.teacher import Job, Outcome, different, job_id, outcomes
 
 _MESSAGE_LENGTH = 200
+_LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _LONGEST_PAUSE = 3600.0
 _RUN_STATUSES = (401, 402, 403, 404)                        # key, credit, permission, model: no other job would fare better
@@ -76,9 +77,9 @@ class Endpoint:
             message = message.replace(value or known["api_key"], "***")
         return " ".join(message.split())[:_MESSAGE_LENGTH]
 
-    def body(self, job: Job) -> dict[str, Any]:
-        """The fields of a chat completion."""
-        return {"model": self.model, "messages": job.messages, "max_tokens": job.max_tokens, "temperature": job.temperature,
+    def body(self, job: Job, limit: str) -> dict[str, Any]:
+        """The fields of a chat completion; `limit` names the one that holds the most tokens."""
+        return {"model": self.model, "messages": job.messages, limit: job.max_tokens, "temperature": job.temperature,
                 "seed": job.seed, **self.extra_body}
 
 
@@ -99,15 +100,13 @@ class OpenAITeacher:
     def __init__(self, endpoint: Endpoint, log: JobLog, limits: Limits | None = None, price: Price = FREE):
         self.name, self.endpoint, self.log, self.limits, self.price = endpoint.name, endpoint, log, limits or Limits(), price
         check_cap(self.limits, price)
+        self.limit_field = NEW_LIMIT if any(NEW_LIMIT in state.error for state in log.jobs.values()) else _LIMIT
+        """Name of the field with the most tokens of a reply; a server that wants the newer one says so once"""
         endpoint.credentials()
         require_client()
 
     def job_id(self, job: Job) -> str:
         return job_id(self.name, job)
-
-    def estimate(self, jobs: Iterable[Job]) -> Estimate:
-        """What `ask` would take; sends nothing."""
-        return estimate(different(self, list(jobs)), self.log, self.price)
 
     def ask(self, jobs: Iterable[Job]) -> list[Outcome]:
         """As the protocol says.
@@ -125,8 +124,20 @@ class OpenAITeacher:
         import openai
         async with openai.AsyncOpenAI(**self.endpoint.credentials(), max_retries=0, timeout=self.limits.timeout) as client:
             async def call(job: Job) -> Received:
-                return await _send(client, self.endpoint, job, self.limits.timeout)
+                limit = self.limit_field
+                try:
+                    return await _send(client, self.endpoint, job, limit, self.limits.timeout)
+                except Fault as fault:
+                    if not wants_new_limit(limit, fault):
+                        raise
+                self.limit_field = NEW_LIMIT
+                return await _send(client, self.endpoint, job, self.limit_field, self.limits.timeout)
             await Runner(call, self.log, self.limits, self.price, self.name).run(jobs)
+
+
+def wants_new_limit(limit: str, fault: Fault) -> bool:
+    """Whether a server refused `max_tokens` and names the field that it takes (OpenAI's reasoning models do)."""
+    return limit == _LIMIT and fault.status == "400" and NEW_LIMIT in fault.message
 
 
 def require_client() -> None:
@@ -152,11 +163,11 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         thread.submit(asyncio.run, work).result()
 
 
-async def _send(client: Any, endpoint: Endpoint, job: Job, timeout: float) -> Received:
+async def _send(client: Any, endpoint: Endpoint, job: Job, limit: str, timeout: float) -> Received:
     """One request; raises Fault."""
     import httpx2
     import openai
-    body = endpoint.body(job)
+    body = endpoint.body(job, limit)
     extra = {name: body.pop(name) for name in endpoint.extra_body}
     try:
         async with asyncio.timeout(timeout):                # the client's own timeout begins anew with each byte

@@ -6,7 +6,6 @@ teacher that answers from its log gives the same records. Every reply and every 
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from collections.abc import Callable, Iterable
@@ -14,12 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zhtune.errors import ConfigError, DataError
+from zhtune.errors import DataError
 from zhtune.records import dumps, read_jsonl
+from zhtune.synthesis.asking import Asking, Prompt
 from zhtune.synthesis.chinese_filters import answer_refusal, instruction_refusal
 from zhtune.synthesis.novelty import NoveltyIndex
 from zhtune.synthesis.replies import Refused, Task, parse_steps, parse_tasks, task_of
-from zhtune.synthesis.teacher import Job, Outcome, Teacher
+from zhtune.synthesis.teacher import Outcome
 from zhtune.text import fold
 
 PROMPTS = {
@@ -30,53 +30,9 @@ PROMPTS = {
 DEEPEN_WAYS = ("增加一个明确的限制条件，例如字数、格式、对象或必须包含的要点", "把笼统的概念换成更具体的概念，给出具体的人物、数字或场景",
                "让任务需要两三步推理才能完成，而不是一步就能答出", "追问原因、比较或取舍，让任务需要更深入的理解")
 SEED_EXAMPLES, OWN_EXAMPLES = 3, 2                          # of Self-Instruct's 6 and 2, what leaves room for a batch of 10 or 20
-_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 _LEANS_ON_TEXT = re.compile("(?:根据|按照|依据|结合)?(?:上文|上述|以上(?:文|材料|内容|信息|资料|段)|下文|本文|"
                             "文中|原文|材料(?:中|里)|这段|该段|此段|文章(?:中|里)|作者在文)")
 _EVOLUTION_TALK = re.compile("原任务|改写后的任务|给定的任务|上面的任务|下面的任务|#(?:原|新|改)")
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt with strict placeholders."""
-
-    text: str
-    sha256: str
-
-    @classmethod
-    def read(cls, folder: Path, name: str) -> Prompt:
-        """prompts/self_instruct/NAME.txt, or the user's own of that name.
-
-        Raises:
-            ConfigError: the file cannot be read, or its placeholders are not exactly those of `PROMPTS`.
-        """
-        path = folder / f"{name}.txt"
-        try:
-            text = path.read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the prompt {path} cannot be read: {error}") from error
-        if set(_PLACEHOLDER.findall(text)) != set(PROMPTS[name]):
-            wanted = ", ".join("{{" + placeholder + "}}" for placeholder in PROMPTS[name])
-            raise ConfigError(f"{path} must have the placeholders {wanted} and no other")
-        return cls(text, hashlib.sha256(text.encode()).hexdigest())
-
-    def fill(self, **values: str | int) -> list[dict[str, str]]:
-        """The messages of a request; a value that holds {{…}} stays as it is."""
-        return [{"role": "user", "content": _PLACEHOLDER.sub(lambda match: str(values[match[1]]), self.text)}]
-
-
-@dataclass(frozen=True)
-class Asking:
-    """How the teacher is asked."""
-
-    teacher: Teacher
-    max_tokens: int
-    temperature: float
-    seed: int
-
-    def ask(self, requests: list[tuple[str, list[dict[str, str]]]]) -> list[Outcome]:
-        """Outcomes of `(key, messages)` requests, in order."""
-        return self.teacher.ask([Job(messages, self.max_tokens, self.temperature, self.seed, key) for key, messages in requests])
 
 
 @dataclass
@@ -160,7 +116,7 @@ def batches(asking: Asking, pool: Pool, seeds: list[tuple[str, Task]], prompt: P
         for place, outcome, tasks in pool.replies(asking.ask(asked), "batch"):
             for task in tasks:
                 if len(pool.records) - before < wanted:
-                    pool.offer(task, method="batch", **_provenance(asking, prompt, outcome), call_tasks=len(tasks),
+                    pool.offer(task, method="batch", **asking.provenance(prompt, outcome), call_tasks=len(tasks),
                                examples=[name for name, _ in chosen[place]])
         sent += len(asked)
     return sent
@@ -176,7 +132,7 @@ def evolve(asking: Asking, pool: Pool, prompts: dict[str, Prompt], wanted: int) 
         asked.append((f"{method}:{number}", prompts[method].fill(task=show(pool.tasks[parent]), **ways)))
     for place, outcome, tasks in pool.replies(asking.ask(asked), "evolve"):
         task, method = tasks[0], methods[place]
-        source = {"method": method, **_provenance(asking, prompts[method], outcome), "parent": parents[place]}
+        source = {"method": method, **asking.provenance(prompts[method], outcome), "parent": parents[place]}
         if _EVOLUTION_TALK.search(task.instruction):
             pool.refuse("talks_of_the_prompt", method=method, job=outcome.job_id, instruction=task.instruction[:200])
         else:
@@ -189,7 +145,7 @@ def documents(asking: Asking, pool: Pool, prompt: Prompt, passages: list[tuple[s
     for place, outcome, tasks in pool.replies(asking.ask(asked), "document"):
         name, text = passages[place]
         for task in tasks:
-            source = {"method": "document", **_provenance(asking, prompt, outcome), "call_tasks": len(tasks), "document": name, "quote": task.quote}
+            source = {"method": "document", **asking.provenance(prompt, outcome), "call_tasks": len(tasks), "document": name, "quote": task.quote}
             reason = _ungrounded(task, text)
             if reason:
                 pool.refuse(reason, method="document", job=outcome.job_id, instruction=task.instruction[:200], quote=task.quote[:200])
@@ -214,7 +170,7 @@ def work_out(asking: Asking, pool: Pool, prompt: Prompt, wanted: int) -> int:
             continue
         record = pool.records[number]
         record["messages"][1] = {"role": "assistant", "content": found[1], "reasoning": found[0]}
-        record["source"]["steps"] = _provenance(asking, prompt, outcome)
+        record["source"]["steps"] = asking.provenance(prompt, outcome)
         done += 1
     return done
 
@@ -251,12 +207,6 @@ def _ungrounded(task: Task, passage: str) -> str | None:
     if len(fold(task.quote)) < 4:
         return "no_quote"
     return None if fold(task.quote) in fold(passage) else "quote_not_in_document"
-
-
-def _provenance(asking: Asking, prompt: Prompt, outcome: Outcome) -> dict[str, Any]:
-    """Who was asked what, and what the call took (a batch shares one call)."""
-    return {"teacher": asking.teacher.name, "prompt": prompt.sha256, "job": outcome.job_id, "seed": asking.seed, "usage": outcome.usage,
-            "cost": str(outcome.cost)}
 
 
 def _record(task: Task, source: dict[str, Any]) -> dict[str, Any]:

@@ -148,10 +148,6 @@ class Estimate:
     most_cost: Decimal
     """Upper bound of what the rest costs, one call a job."""
 
-    def __str__(self) -> str:
-        return (f"{self.jobs:,} jobs, {self.answered:,} of them in the log; the rest: about {self.prompt_tokens:,} prompt tokens, "
-                f"at most {self.most_tokens:,} tokens in all, at most {self.most_cost:.4f}")
-
 
 def reserve(job: Job, price: Price) -> tuple[int, Decimal]:
     """The most tokens and the most cost that one call for the job can have."""
@@ -165,6 +161,21 @@ def estimate(jobs: dict[str, Job], log: JobLog, price: Price) -> Estimate:
     most = [reserve(job, price) for job in rest]
     return Estimate(len(jobs), len(jobs) - len(rest), sum(expected_tokens(job.messages) for job in rest),
                     sum(tokens for tokens, _ in most), sum((cost for _, cost in most), Decimal(0)))
+
+
+class Rehearsal:
+    """A teacher that keeps the jobs and answers none: what a run would ask first, for an estimate."""
+
+    def __init__(self, name: str):
+        self.name, self.jobs = name, {}
+
+    def job_id(self, job: Job) -> str:
+        return job_id(self.name, job)
+
+    def ask(self, jobs: Iterable[Job]) -> list[Outcome]:
+        jobs = list(jobs)
+        self.jobs |= different(self, jobs)
+        return [Outcome(self.job_id(job), "", "", {}, 0, "not sent", Decimal(0)) for job in jobs]
 
 
 class LocalTeacher:

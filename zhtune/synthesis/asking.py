@@ -1,0 +1,159 @@
+"""How a stage asks its teacher: prompts with strict placeholders, the teacher itself, and what asking would take.
+
+Knows no task. A local model is handed over as a function (zhtune/models/engine.py); endpoints are opened here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import urlsplit
+
+from zhtune.errors import ConfigError
+from zhtune.references import Source
+from zhtune.synthesis.batch import OpenAIBatchTeacher
+from zhtune.synthesis.joblog import JobLog
+from zhtune.synthesis.limits import Limits
+from zhtune.synthesis.openai_teacher import Endpoint, OpenAITeacher
+from zhtune.synthesis.prices import FREE, Price, read_price
+from zhtune.synthesis.teacher import Generate, Job, LocalTeacher, Outcome, Rehearsal, Teacher, estimate
+
+_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+_LOG = Path("logs") / "teacher.jsonl"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt with strict placeholders, written {{name}}."""
+
+    text: str
+    sha256: str
+
+    @classmethod
+    def read(cls, folder: Path, name: str, placeholders: tuple[str, ...]) -> Prompt:
+        """NAME.txt of a folder, shipped or the user's own.
+
+        Raises:
+            ConfigError: the file cannot be read, or its placeholders are not exactly these.
+        """
+        path = folder / f"{name}.txt"
+        try:
+            text = path.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"the prompt {path} cannot be read: {error}") from error
+        if set(_PLACEHOLDER.findall(text)) != set(placeholders):
+            wanted = ", ".join("{{" + placeholder + "}}" for placeholder in placeholders)
+            raise ConfigError(f"{path} must have the placeholders {wanted} and no other")
+        return cls(text, hashlib.sha256(text.encode()).hexdigest())
+
+    def fill(self, **values: str | int) -> list[dict[str, str]]:
+        """The messages of a request; a value that holds {{…}} stays as it is."""
+        return [{"role": "user", "content": _PLACEHOLDER.sub(lambda match: str(values[match[1]]), self.text)}]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How the teacher is asked."""
+
+    teacher: Teacher
+    max_tokens: int
+    temperature: float
+    seed: int
+
+    def ask(self, requests: list[tuple[str, list[dict[str, str]]]]) -> list[Outcome]:
+        """Outcomes of `(key, messages)` requests, in order."""
+        return self.teacher.ask([Job(messages, self.max_tokens, self.temperature, self.seed, key) for key, messages in requests])
+
+    def provenance(self, prompt: Prompt, outcome: Outcome) -> dict[str, Any]:
+        """Who was asked what, and what the call took; several records may share one call."""
+        return {"teacher": self.teacher.name, "prompt": prompt.sha256, "job": outcome.job_id, "seed": self.seed, "usage": outcome.usage,
+                "cost": str(outcome.cost)}
+
+
+def check_teacher(teacher: str, model: str, batch_api: bool) -> None:
+    """Raise ConfigError for flags that name no teacher, or one with its key in the address."""
+    address = urlsplit(teacher)
+    if address.scheme not in ("http", "https"):
+        if batch_api:
+            raise ConfigError("--batch_api is for an endpoint; --teacher is none")
+        return
+    if not model:
+        raise ConfigError("--teacher is an endpoint; give the model's name there as --teacher_model")
+    if address.username or address.password or address.query:
+        raise ConfigError("--teacher must hold no key; export it in the environment variable that --key_variable names")
+
+
+@contextmanager
+def open_teacher(sources: dict[str, Source], folder: Path, *, model: str, key_variable: str, limits: Limits, batch: bool,
+                 local: Callable[[Source], AbstractContextManager[Generate]]) -> Iterator[tuple[Teacher, JobLog]]:
+    """The teacher and its log, logs/teacher.jsonl of a folder.
+
+    Args:
+        sources: "teacher", and "prices" where costs are counted.
+        folder: of the unfinished artifact.
+        model: its name at an endpoint.
+        key_variable: environment variable with the endpoint's key.
+        limits: of an endpoint.
+        batch: through the endpoint's batch API.
+        local: opens a model of this machine as a function.
+
+    Raises:
+        ConfigError: no key, no price of the model, a cap on the cost without prices.
+    """
+    source = sources["teacher"]
+    (folder / _LOG).parent.mkdir(exist_ok=True)
+    with JobLog(folder / _LOG) as log:
+        if source.kind == "endpoint":
+            kind = OpenAIBatchTeacher if batch else OpenAITeacher
+            endpoint = Endpoint(model=model, api_key_env=key_variable, base_url=source.reference)
+            yield kind(endpoint, log, limits, _price(sources, model)), log
+            return
+        with local(source) as generate:
+            yield LocalTeacher(_name(source, model), generate, log), log
+
+
+def rehearse(sources: dict[str, Source], model: str) -> Rehearsal:
+    """A teacher of the same name that is sent nothing."""
+    return Rehearsal(_name(sources["teacher"], model))
+
+
+def forecast(rehearsal: Rehearsal, replies: int, sources: dict[str, Source], out: str, *, model: str, batch: bool, note: str) -> str:
+    """What the jobs of a rehearsal would take, in words.
+
+    Args:
+        rehearsal: that was asked everything.
+        replies: tokens that all replies are expected to have.
+        sources: "prices" among them, where costs are counted.
+        out: the artifact's folder; what an interrupted run left in its log is paid for.
+        model: its name in the prices.
+        batch: through the batch API, at its price.
+        note: what may change the number of calls.
+    """
+    price, log_at = _price(sources, model), Path(out).with_name(f"{Path(out).name}.partial") / _LOG
+    price = price.batched() if batch else price
+    with TemporaryDirectory() as empty, JobLog(log_at if log_at.exists() else Path(empty) / "log") as log:
+        found = estimate(rehearsal.jobs, log, price)
+    calls = found.jobs - found.answered
+    replies = round(replies * calls / max(found.jobs, 1))
+    cost = price.cost({"prompt_tokens": found.prompt_tokens, "completion_tokens": replies})
+    told = f"about {cost:.4f}, at most {found.most_cost:.4f}" if "prices" in sources else "not counted; give --prices"
+    return "\n".join([f"{rehearsal.name}: nothing was sent, nothing is written",
+                      f"calls   {calls:,}, besides {found.answered:,} that the log answers; {note}",
+                      f"tokens  about {found.prompt_tokens:,} of prompts and {replies:,} of replies, at most {found.most_tokens:,} in all",
+                      f"cost    {told}"])
+
+
+def _name(source: Source, model: str) -> str:
+    if source.kind == "endpoint":
+        return model
+    return f"{source.path.name if source.path else source.reference}@{source.digest[:12]}"
+
+
+def _price(sources: dict[str, Source], model: str) -> Price:
+    return read_price(sources["prices"].path, model) if "prices" in sources else FREE
