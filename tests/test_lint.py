@@ -19,7 +19,7 @@ from zhtune.synthesis.identity import foreign_self
 from zhtune.synthesis.lint_names import CURES, Problem
 from zhtune.synthesis.lint_repairs import repair
 from zhtune.synthesis.lint_rules import mend, strip_marks
-from zhtune.synthesis.personal import is_bank_card, is_resident_id, mask, personal
+from zhtune.corpus.pii import is_bank_card, is_resident_id, mask, personal
 from zhtune.synthesis.rows import Row, cell_text, read_rows
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"

@@ -1,23 +1,36 @@
 """Raw files -> documents, and corpus artifacts -> documents. Decides nothing about quality.
 
-Reads .txt and .md (one document a file) and .jsonl (one a line, its text under "text", "content" or "body"), in UTF-8
-with or without BOM, or in GB18030. A broken line or file is yielded as a Refusal, with its place; the rest goes on.
+    .txt .md                         one document a file (of a file beyond 16 million characters: one a part, cut at line ends)
+    .html .htm .xhtml .docx .pdf     one document a file
+    .jsonl .ndjson .json .csv .tsv .xlsx .parquet    one document a row; its text is in the fields asked for, or in the first of TEXT_KEYS
+
+Each may be packed as .gz or .zst, in any encoding of zhtune/corpus/encodings.py. A broken line or file is yielded as a
+Refusal, with its place; the rest goes on. What takes long to open is yielded sealed, so that another process can open it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from zhtune.corpus import tabular
+from zhtune.corpus.documents import Unreadable, docx_text, pdf_text
+from zhtune.corpus.encodings import decode
+from zhtune.corpus.html_text import html_text
+from zhtune.corpus.streams import Stream, suffix_of
 from zhtune.errors import DataError
-from zhtune.records import Document, dumps, parse_object
+from zhtune.records import Document, dumps
 
-TEXT_KEYS = ("text", "content", "body")
-_SUFFIXES = (".txt", ".md", ".jsonl")
+TEXT_KEYS = ("text", "content", "body", "html", "正文", "内容", "文本")
+_TEXTS, _PAGES, _FILES = (".txt", ".md"), (".html", ".htm", ".xhtml"), (".docx", ".pdf")
+_TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
+SUFFIXES = (*_TEXTS, *_PAGES, *_FILES, *_TABLES)
+_LONGEST = 1 << 24                                          # characters of a text file that are one document
 _SCHEMA = pa.schema([("id", pa.string()), ("text", pa.string()), ("metadata", pa.string())])
 
 
@@ -28,25 +41,62 @@ class Refusal:
     reason: str
     where: str
     detail: str
+    file: str = ""
+    """The file it was found in, where `where` is more than that"""
 
 
-def read_files(paths: list[Path]) -> Iterator[Document | Refusal]:
+@dataclass(frozen=True)
+class Sealed:
+    """A document that is not opened yet: a page of HTML, a Word or PDF file."""
+
+    id: str
+    suffix: str
+    content: bytes | str
+    metadata: dict[str, Any]
+
+
+def read_files(paths: list[Path], fields: Iterable[str] = ()) -> Iterator[Document | Refusal]:
     """Yield the documents of files and folders, sorted by name; ids are paths relative to the folder given, after the
     folder's own name (or its number, where two have one name) if several are given.
+
+    Args:
+        paths: files and folders.
+        fields: of rows; the texts of all that a row has are joined by line ends. Without them: the first of TEXT_KEYS.
 
     Raises:
         DataError: a folder that holds no readable file.
     """
+    return (unseal(item) if isinstance(item, Sealed) else item for item in read_sealed(paths, fields))
+
+
+def read_sealed(paths: list[Path], fields: Iterable[str] = ()) -> Iterator[Document | Refusal | Sealed]:
+    """As `read_files`; `unseal` opens what is sealed."""
+    fields = tuple(fields)
     for place, path in zip(_places(paths), paths, strict=True):
         files = [path] if path.is_file() else _visible_files(path)
-        if not any(file.suffix.lower() in _SUFFIXES for file in files):
-            raise DataError(f"holds no file of the kinds {', '.join(_SUFFIXES)}", path)
+        if not any(suffix_of(file.name) in SUFFIXES for file in files):
+            raise DataError(f"holds no file of the kinds {', '.join(SUFFIXES)} (plain, .gz or .zst)", path)
         for file in files:
             name = place + (file.name if path.is_file() else file.relative_to(path).as_posix())
-            if file.suffix.lower() in _SUFFIXES:
-                yield from _read_file(file, name)
+            if suffix_of(name) in SUFFIXES:
+                yield from _read_file(file, name, fields)
             else:
                 yield Refusal("unknown_format", name, f"suffix {file.suffix!r}")
+
+
+def unseal(item: Sealed) -> Document | Refusal:
+    """Open what was sealed."""
+    try:
+        if item.suffix in _PAGES:
+            text, encoding = (item.content, "") if isinstance(item.content, str) else decode(item.content) or ("", None)
+            if encoding is None:
+                raise Unreadable("undecodable", "in no encoding that is known")
+            text, title = html_text(text)
+            found = {"encoding": encoding, "title": title}
+            return Document(item.id, text, {**item.metadata, **{k: v for k, v in found.items() if v}})
+        return Document(item.id, (docx_text if item.suffix == ".docx" else pdf_text)(item.content), item.metadata)
+    except Unreadable as error:
+        return Refusal(error.args[0], item.id, error.args[1], item.metadata["file"])
 
 
 def _places(paths: list[Path]) -> list[str]:
@@ -64,45 +114,87 @@ def _visible_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
-def decode(data: bytes) -> tuple[str, str] | None:
-    """(text, encoding) of UTF-8 (BOM removed) or GB18030 bytes; None when they are neither."""
-    for encoding in ("utf-8-sig", "gb18030"):
-        try:
-            return data.decode(encoding), encoding.removesuffix("-sig")
-        except UnicodeDecodeError:
-            continue
-    return None
-
-
-def _read_file(path: Path, name: str) -> Iterator[Document | Refusal]:
+def _read_file(path: Path, name: str, fields: tuple[str, ...]) -> Iterator[Document | Refusal | Sealed]:
+    stream, suffix = Stream(path), suffix_of(name)
     try:
-        data = path.read_bytes()
+        if suffix in _TEXTS:
+            yield from _text(stream, name)
+        elif suffix in _TABLES:
+            yield from _rows(stream, path, name, fields)
+        else:
+            content = b"".join(stream.blocks())
+            if not stream.cut:                              # a part of such a file is nothing
+                yield Sealed(name, suffix, content, {"file": name})
     except OSError as error:
-        yield Refusal("unreadable", name, str(error.strerror))
-        return
-    decoded = decode(data)
-    if decoded is None:
-        yield Refusal("undecodable", name, "neither UTF-8 nor GB18030")
-        return
-    text, encoding = decoded
-    if path.suffix.lower() != ".jsonl":
-        yield Document(name, text, {"file": name, "encoding": encoding})
-        return
-    for number, line in enumerate(text.split("\n"), 1):     # at LF only: U+2028 may stand in a JSON string
-        if line.strip():
-            yield _json_document(line, name, number)
+        yield Refusal("unreadable", name, str(error.strerror or error))
+    if stream.cut:
+        yield Refusal("truncated", name, stream.cut)
 
 
-def _json_document(line: str, name: str, number: int) -> Document | Refusal:
-    where = f"{name}:{number}"
-    try:
-        row = parse_object(line.encode("utf-8"), name, number)
-    except DataError as error:
-        return Refusal("bad_json", where, str(error))
-    text = next((row[key] for key in TEXT_KEYS if isinstance(row.get(key), str)), None)
-    if text is None:
-        return Refusal("no_text_field", where, f"none of the keys {', '.join(TEXT_KEYS)} holds a string")
-    return Document(where, text, {"file": name, **{k: v for k, v in row.items() if k == "title" and isinstance(v, str)}})
+def _text(stream: Stream, name: str) -> Iterator[Document | Refusal]:
+    """The document of a text file, and a refusal for each line that cannot be decoded."""
+    start, lines, size, found = 1, [], 0, False
+    for line in stream.lines():
+        found = True
+        if line.broken and line.ended:
+            yield Refusal("undecodable", f"{name}:{line.number}", f"bytes that are not {stream.encoding}", name)
+            continue
+        if line.broken:
+            yield Refusal("truncated", f"{name}:{line.number}", "ends within a character", name)
+        if size > _LONGEST:
+            yield Document(f"{name}:{start}", "".join(lines), {"file": name, "encoding": stream.encoding})
+            start, lines, size = line.number, [], 0
+        lines.append(line.text.rstrip("\ufffd") if line.broken else line.text + "\n" * line.ended)
+        size += len(lines[-1])
+    if not found and stream.encoding is None and not stream.cut:
+        yield Refusal("undecodable", name, "in no encoding that is known: UTF-8, GB18030, Big5, UTF-16")
+    elif (lines or not found) and not stream.cut:
+        yield Document(name if start == 1 else f"{name}:{start}", "".join(lines), {"file": name, "encoding": stream.encoding})
+
+
+def _rows(stream: Stream, path: Path, name: str, fields: tuple[str, ...]) -> Iterator[Document | Refusal | Sealed]:
+    suffix, places = suffix_of(name), {}
+    if suffix in (".jsonl", ".ndjson"):
+        rows = tabular.json_lines(stream, name)
+    elif suffix == ".json":
+        rows = tabular.json_values(stream)
+    elif suffix in (".csv", ".tsv"):
+        rows = tabular.csv_rows(stream, "," if suffix == ".csv" else "\t")
+    elif suffix == ".parquet":
+        rows = tabular.parquet_rows(path, b"".join(stream.blocks()) if stream.packed else None)
+    else:
+        rows = tabular.sheet_rows(b"".join(stream.blocks()), name)
+    for row in rows:
+        if isinstance(row, tabular.Fault):
+            yield Refusal(row.reason, f"{name}:{row.number}", row.detail, name)
+        else:
+            yield _row_document(f"{row.sheet or name}:{row.number}", row.value, name, fields)
+    if stream.encoding is None and not stream.cut and suffix in (".jsonl", ".ndjson", ".csv", ".tsv"):
+        yield Refusal("undecodable", name, "in no encoding that is known: UTF-8, GB18030, Big5, UTF-16")
+
+
+def _row_document(where: str, row: Any, name: str, fields: tuple[str, ...]) -> Document | Refusal | Sealed:
+    if isinstance(row, str):
+        return Document(where, row, {"file": name})
+    if not isinstance(row, dict):
+        return Refusal("no_text_field", where, f"expected an object or a string, found {type(row).__name__}", name)
+    texts = {key: text for key in fields or TEXT_KEYS if (text := _field_text(row.get(key))) is not None}
+    if not texts:
+        found = ", ".join(list(map(str, row))[:8])
+        return Refusal("no_text_field", where, f"none of the keys {', '.join(fields or TEXT_KEYS)} holds a text; there are: {found}", name)
+    metadata = {"file": name, **{k: v for k, v in row.items() if k == "title" and isinstance(v, str)}}
+    if not fields:
+        texts = dict([next(iter(texts.items()))])
+    if "html" in texts:
+        return Sealed(where, ".html", "<br>".join(texts.values()), metadata)
+    return Document(where, "\n".join(texts.values()), metadata)
+
+
+def _field_text(value: Any) -> str | None:
+    """A string, or a list of strings (the lines of a poem) as lines."""
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return "\n".join(value)
+    return value if isinstance(value, str) else None
 
 
 def write_documents(path: Path, documents: list[Document]) -> None:

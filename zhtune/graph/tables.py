@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from zhtune.corpus.read import decode
+from zhtune.corpus.encodings import decode
 from zhtune.errors import DataError
 from zhtune.graph.rows import Row
 from zhtune.text import normalise
@@ -67,22 +67,26 @@ def read_csv(path: Path, delimiter: str) -> Iterator[Line]:
         raise DataError(f"is not valid CSV: {error}", path, line) from error
 
 
-def read_sheets(path: Path) -> Iterator[tuple[str, list[Line]]]:
+def read_sheets(source: Path | io.BytesIO, name: str = "") -> Iterator[tuple[str, list[Line]]]:
     """Yield (file and sheet, its rows that are not blank) of a spreadsheet, for each sheet that is not empty.
+
+    Args:
+        source: its path, or its content.
+        name: of the file, where only its content is given.
 
     Raises:
         DataError: it is no spreadsheet, or a cell holds an error.
     """
     from python_calamine import CalamineError, CalamineWorkbook
     try:
-        book = CalamineWorkbook.from_path(path)
+        book = CalamineWorkbook.from_object(source)
         sheets = [(name, book.get_sheet_by_name(name).to_python(skip_empty_area=False)) for name in book.sheet_names]
     except (CalamineError, OSError) as error:
-        raise DataError(f"is no spreadsheet that can be read: {' '.join(str(error).split())}", path) from error
-    for name, rows in sheets:
+        raise DataError(f"is no spreadsheet that can be read: {' '.join(str(error).split())}", name or source) from error
+    for sheet, rows in sheets:
         texts = ((number, [_cell_text(value) for value in row]) for number, row in enumerate(rows, 1))
         if lines := [line for line in texts if any(cell.strip() for cell in line[1])]:
-            yield f"{path}[{name}]", lines
+            yield f"{name or source}[{sheet}]", lines
 
 
 def table_rows(lines: Iterator[Line], file: str) -> Iterator[Row]:

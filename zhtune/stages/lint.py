@@ -22,7 +22,7 @@ from zhtune.synthesis.lint_names import CURES, Problem
 from zhtune.synthesis.lint_page import terminal, write_page
 from zhtune.synthesis.rows import read_rows
 
-STAGE = Stage("lint", version=1, kind="records",
+STAGE = Stage("lint", version=2, kind="records",
               inputs={"records": ("records", "file"), "preferences": ("preferences", "file"), "against": ("file", "records", "preferences")})
 _ROUNDS = 3                                                 # a repair may bring another problem to light: <think> without an answer
 

@@ -88,6 +88,12 @@ CURES = {
     "bank_card": Cure("repair", "银行卡号（Luhn 通过）；遮去", "a bank card number (Luhn right): masked"),
     "mobile_phone": Cure("repair", "手机号；遮去", "a mobile phone number: masked"),
     "e_mail": Cure("repair", "电子邮箱；遮去", "an e-mail address: masked"),
+    "landline": Cure("repair", "固定电话；遮去", "a landline number: masked"),
+    "account": Cure("repair", "微信、QQ 等账号；遮去", "a WeChat, QQ or similar account: masked"),
+    "plate": Cure("repair", "车牌号；遮去", "a number plate: masked"),
+    "passport": Cure("repair", "护照或通行证号；遮去", "a passport or permit number: masked"),
+    "address": Cure("repair", "带门牌的地址；遮去", "an address with its door number: masked"),
+    "record_number": Cure("repair", "病历、住院、医保等号；遮去", "a medical record or insurance number: masked"),
     # Between rows.
     "duplicate": Cure("drop", "与前面某条相同（不计空白、大小写、全半角）", "the same as an earlier row (but for blanks, case and width)"),
     "same_question": Cure("keep", "与前面某条问题相同、回答不同", "the question of an earlier row with another answer"),

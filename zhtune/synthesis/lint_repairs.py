@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from zhtune.synthesis.lint_rules import INVISIBLE, THINKING, loosely, mend, strip_marks
-from zhtune.synthesis.personal import MASKS, mask
+from zhtune.corpus.pii import MASKS, mask
 
 Messages = list[dict[str, Any]]
 

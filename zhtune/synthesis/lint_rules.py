@@ -12,7 +12,7 @@ from typing import Any
 
 from zhtune.synthesis.identity import foreign_self
 from zhtune.synthesis.lint_names import Problem
-from zhtune.synthesis.personal import personal
+from zhtune.corpus.pii import personal
 from zhtune.text import HAN, fold
 
 _CONTEXT = 12                                               # characters shown around a find

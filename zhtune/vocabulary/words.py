@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zhtune.corpus.read import decode
+from zhtune.corpus.encodings import decode
 from zhtune.errors import ConfigError, DataError
 from zhtune.text import is_han, normalise
 from zhtune.tokenizers.spm import NORMAL, read_spm
