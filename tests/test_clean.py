@@ -37,7 +37,7 @@ def test_formats_encodings_and_reasons_are_counted_exactly(tmp_path):
         "b.txt": GOOD.encode("gb18030"),                    # the same text in another encoding
         "c.md": "短。",
         "d.jsonl": json.dumps({"text": GOOD + "第二\u2028段。"}, ensure_ascii=False) + '\n{broken\n{"x": 1}\n[]\n',
-        "e.pdf": b"%PDF",
+        "e.dat": b"%PDF",
         "f.txt": "This is an English text without any Han character in it at all.",
         "g.txt": b"\x81\xff\xff",
         "h.txt": " \n\u3000\n",
@@ -46,7 +46,7 @@ def test_formats_encodings_and_reasons_are_counted_exactly(tmp_path):
     assert made.manifest["counts"] == {"in": 11, "kept": 2, "dropped": reasons}
     assert {(d["id"], d["reason"]) for d in refused(made)} == {
         ("b.txt", "duplicate"), ("c.md", "too_short"), ("d.jsonl:2", "bad_json"), ("d.jsonl:3", "no_text_field"), ("d.jsonl:4", "bad_json"),
-        ("e.pdf", "unknown_format"), ("f.txt", "few_han"), ("g.txt", "undecodable"), ("h.txt", "empty")}
+        ("e.dat", "unknown_format"), ("f.txt", "few_han"), ("g.txt", "undecodable"), ("h.txt", "empty")}
     assert [d["same_as"] for d in refused(made) if d["reason"] == "duplicate"] == ["a.txt"]
     assert [(r["id"], r["text"]) for r in rows(made)] == [("a.txt", GOOD), ("d.jsonl:1", GOOD + "第二\u2028段。")]
     assert made.manifest["licences"] == ["unknown"]

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from zhtune.cli import main
+from zhtune.corpus.pii import is_bank_card, is_resident_id, mask, personal
 from zhtune.corpus.read import Refusal
 from zhtune.errors import ConfigError, DataError
 from zhtune.records import read_preferences, read_records
@@ -19,7 +20,6 @@ from zhtune.synthesis.identity import foreign_self
 from zhtune.synthesis.lint_names import CURES, Problem
 from zhtune.synthesis.lint_repairs import repair
 from zhtune.synthesis.lint_rules import mend, strip_marks
-from zhtune.corpus.pii import is_bank_card, is_resident_id, mask, personal
 from zhtune.synthesis.rows import Row, cell_text, read_rows
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"

@@ -7,7 +7,7 @@ from pathlib import Path
 from zhtune.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parent
-_SHIPPED = ("knowledge_graphs", "vocab", "prompts", "scripts", "scripts/recipes")  # where `shipped:NAME` looks, in order
+_SHIPPED = ("knowledge_graphs", "vocab", "prompts", "scripts", "scripts/recipes", "scripts/presets")  # where `shipped:NAME` looks, in order
 
 
 def root() -> Path:

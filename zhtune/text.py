@@ -6,7 +6,8 @@ import re
 import unicodedata
 
 # Unified ideographs, extensions A to H, compatibility ideographs, and 〇 and 々, which behave as Han characters.
-HAN = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+HAN_RANGES = ((0x3005, 0x3006), (0x3007, 0x3008), (0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, 0x323B0))
+HAN = "".join(f"{chr(first)}-{chr(last - 1)}" for first, last in HAN_RANGES)
 HAN_RUN = re.compile(f"[{HAN}]+")
 _HAN_CHAR = re.compile(f"[{HAN}]")
 # Full-width digits and letters only: 0-9 A-Z a-z stand 0xFEE0 below their full-width forms.

@@ -91,7 +91,7 @@ def read_text(folder: Path, characters: int, wanted: int) -> tuple[list[str], li
     for document in read_files([folder]):
         if isinstance(document, Document):
             text = normalise(document.text).strip()
-            if filters.refusal(text, bits.WINDOW, 0.5) is None:
+            if filters.refusal(text, filters.Rules(min_characters=bits.WINDOW, min_han=0.5)) is None:
                 part = "heldout" if filters.held_out(document.id, HELD_OUT) else "train"
                 parts[part] += [Document(f"{document.id}#{n}", piece, {}) for n, piece in enumerate(filters.divide(text, 4000))]
     texts, size = [], 0

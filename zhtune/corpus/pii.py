@@ -80,9 +80,14 @@ def personal(text: str) -> Iterator[Find]:
             yield Find(name, start, stop, f"{text[start:start + 2]}…{text[stop - 2:stop]}")
 
 
-def mask(text: str, *names: str) -> str:
-    """The text with its finds of these names (of all, without any) replaced by what they are, such as 【手机号】."""
-    for find in reversed([find for find in personal(text) if not names or find.name in names]):
+def mask(text: str, name: str) -> str:
+    """The text with the finds of one name replaced by what they are, such as 【手机号】."""
+    return replace(text, [find for find in personal(text) if find.name == name])
+
+
+def replace(text: str, finds: list[Find]) -> str:
+    """The text with its finds replaced by what they are."""
+    for find in reversed(finds):
         text = text[:find.start] + MASKS[find.name] + text[find.end:]
     return text
 

@@ -1,33 +1,51 @@
-"""Raw text -> corpus: read, normalise, refuse by named reason, divide, deduplicate, hold out a share."""
+"""Raw text -> corpus: read, normalise, refuse by named reason, deduplicate, divide, hold out a share. A stream from end to end."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
-from zhtune.corpus import filters
-from zhtune.corpus.read import Document, Refusal, read_files, write_documents
+from zhtune.corpus import char_model, clean_page, filters
+from zhtune.corpus.prepare import Settings, count_lines, prepared
+from zhtune.corpus.read import read_texts, write_documents
 from zhtune.errors import ConfigError, DataError
-from zhtune.log import progress
-from zhtune.text import normalise
+from zhtune.log import logger, progress
+from zhtune.records import Document, write_json
 
-STAGE = Stage("clean", version=2, kind="corpus", inputs={"input": ("file",)})
+STAGE = Stage("clean", version=3, kind="corpus", inputs={"input": ("file",), "preset": ("file",), "good": ("corpus", "file")})
 _PART = 20_000                                              # documents a parquet part
+_EXAMPLES = 3                                               # of each reason, in the report
 
 
 @dataclass(frozen=True, kw_only=True)
 class CleanConfig(StageConfig):
-    """Clean raw Chinese text (txt, md, jsonl; UTF-8 or GB18030) into a corpus."""
+    """Clean raw Chinese text into a corpus: txt, md, html, docx, PDF with text, JSON (Lines), CSV, TSV, xlsx, parquet, plain,
+    .gz or .zst, in UTF-8, GB18030, Big5 or UTF-16."""
 
     input: str | list[str]
-    """Files or folders of raw text"""
-    min_characters: int = 20
-    """Fewest non-blank characters of a document"""
-    min_han: float = 0.3
-    """Least share of Han characters among the non-blank ones"""
+    """Files, folders or patterns (quoted: 'texts/*.jsonl.gz') of raw text"""
+    fields: list[str] = field(default_factory=list)
+    """Fields of a row (JSON, CSV, xlsx, parquet) that are its text, joined by line ends; by default the first one found of
+    text, content, body, html, 正文, 内容, 文本"""
+    preset: str = ""
+    """Rules to begin with: shipped:web, shipped:prose, shipped:technical, shipped:dialogue, shipped:classical, shipped:short, or
+    a YAML file; without one, length and share of Han only"""
+    rules: dict[str, Any] = field(default_factory=dict)
+    """Rules that differ from the preset's, such as {"max_digits": 0.4, "personal": "mask"} (docs/corpora.md lists them)"""
+    min_characters: int | None = None
+    """Fewest visible characters of a document, where the preset's (or 20) does not fit"""
+    min_han: float | None = None
+    """Least share of Han characters among them, where the preset's (or 0.3) does not fit"""
+    good: str = ""
+    """Text like what you want: documents less like it than all but the rule min_percentile of it are refused"""
     max_characters: int = 4000
     """Longer documents are divided at paragraph or sentence ends"""
     heldout: float = 0.04
@@ -35,6 +53,8 @@ class CleanConfig(StageConfig):
     bits per character is measured on them"""
     licence: str = ""
     """Licence of the input, carried upward (SPDX name); shipped text knows its own"""
+    report_only: bool = False
+    """Write no corpus, only a report of what would be refused and why, with the signals' distribution"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.heldout < 1:
@@ -47,48 +67,156 @@ def clean(config: CleanConfig) -> Artifact:
     """Write a corpus (`part-*.parquet`, `heldout-*.parquet`: id, text, metadata); every refused piece is kept with its reason.
 
     Raises:
+        ConfigError: an unknown rule or preset.
         DataError: no document is left.
     """
-    return build(STAGE, config, lambda work: _write(work, config))
+    made = build(STAGE, config, lambda work: _write(work, config))
+    if config.report_only:
+        logger.info("%s", clean_page.terminal(made.path / "report.json"))
+    return made
+
+
+class Ledger:
+    """Counts every piece of input once, in total and by file: in = kept + dropped."""
+
+    def __init__(self, work: Work):
+        self._work = work
+        self.files: dict[str, Counter[str]] = {}
+        self.examples: dict[str, list[dict[str, Any]]] = {}
+
+    def took(self, file: str) -> None:
+        self._work.counted_in += 1
+        self.files.setdefault(file, Counter())["in"] += 1
+
+    def kept(self, file: str) -> None:
+        self._work.kept += 1
+        self.files[file]["kept"] += 1
+
+    def dropped(self, file: str, reason: str, **item: Any) -> None:
+        """Count a refused piece; it goes to dropped.jsonl with what is known of it."""
+        self._work.drop(reason, **item)
+        self.files[file][reason] += 1
+        examples = self.examples.setdefault(reason, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(item)
 
 
 def _write(work: Work, config: CleanConfig) -> None:
-    if config.licence:
-        work.licences = {config.licence}
-    splits: dict[str, list[Document]] = {"part": [], "heldout": []}
-    for document in progress(_documents(work, config), "clean"):
-        splits["heldout" if filters.held_out(document.id, config.heldout) else "part"].append(document)
-    if not splits["part"]:
+    sources = _list(work.sources["input"])
+    work.licences = {config.licence} if config.licence else {licence for source in sources for licence in source.licences}
+    settings = _settings(work, config, [source.path for source in sources])
+    ledger, histogram = Ledger(work), Histogram()
+    documents = _unique(_judged(work, config, settings, ledger, histogram), ledger)
+    counts = _count(documents) if config.report_only else _write_parts(work, config, documents)
+    if not counts["documents"] and not config.report_only:
         reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(work.dropped.items())) or "there was no text"
         raise DataError(f"no document is left of {work.counted_in}: {reasons}")
-    for split, documents in splits.items():
-        for number, start in enumerate(range(0, len(documents), _PART)):
-            write_documents(work.path / f"{split}-{number:05d}.parquet", documents[start:start + _PART])
-    work.metrics["documents"] = len(splits["part"])
-    work.metrics["heldout_documents"] = len(splits["heldout"])
-    work.metrics["characters"] = sum(len(d.text) for d in splits["part"])
-    work.metrics["heldout_characters"] = sum(len(d.text) for d in splits["heldout"])
+    work.metrics |= counts
+    work.report |= {"rules": vars(settings.rules), "reasons": {reason: {"documents": n, "examples": ledger.examples[reason]}
+                    for reason, n in work.dropped.most_common()}, "signals": histogram.quantiles(), "files": ledger.files}
+    if config.report_only:
+        work.kind = "report"
+        write_json(work.path / "figures.json", {"dropped": dict(sorted(work.dropped.items())), "signals": histogram.quantiles()})
+    clean_page.write_page(work.path / "report.html", work.report, work.counted_in, work.kept)
 
 
-def _documents(work: Work, config: CleanConfig) -> Iterator[Document]:
-    """The kept documents; counts are in documents as read, before long ones are divided."""
+def _settings(work: Work, config: CleanConfig, paths: list[Path]) -> Settings:
+    """The rules, and what must be learnt before the first document is judged: good text, lines that many documents share."""
+    given = {name: value for name in ("min_characters", "min_han") if (value := getattr(config, name)) is not None}
+    preset = work.sources.get("preset")
+    rules = filters.read_rules(preset.path if preset else None, {**config.rules, **given})
+    work.resolved["rules"] = vars(rules)
+    if "min_percentile" in config.rules and not config.good:
+        raise ConfigError("the rule min_percentile compares with good text: give some with --good")
+    model = char_model.fit(read_texts(work.sources["good"].path), rules.min_percentile) if config.good and rules.min_percentile else None
+    if config.good and model is None:
+        raise ConfigError("--good needs at least 100 documents and a rule min_percentile above 0, such as 0.02")
+    lines = count_lines(paths, config.fields, rules, config.workers) if rules.boilerplate else None
+    return Settings(rules, model, lines, config.report_only)
+
+
+def _judged(work: Work, config: CleanConfig, settings: Settings, ledger: Ledger, histogram: Histogram) -> Iterator[Document]:
+    """The documents that the rules keep, normalised; counts are in documents as read, before long ones are divided."""
+    masked: Counter[str] = Counter()
+    paths = [source.path for source in _list(work.sources["input"])]
+    for outcome in progress(prepared(paths, config.fields, settings, config.workers), "clean"):
+        ledger.took(outcome.file)
+        histogram.add(outcome.signals)
+        masked += outcome.personal
+        if outcome.document is None:
+            ledger.dropped(outcome.file, outcome.reason, id=outcome.id, **outcome.details)
+        else:
+            yield outcome.document
+    if masked:
+        work.metrics["masked"] = dict(sorted(masked.items()))
+
+
+def _unique(documents: Iterator[Document], ledger: Ledger) -> Iterator[Document]:
+    """The first of documents that are equal."""
     duplicates = filters.Duplicates()
-    sources = work.sources["input"]
-    for item in read_files([s.path for s in (sources if isinstance(sources, list) else [sources])]):
-        work.counted_in += 1
-        if isinstance(item, Refusal):
-            work.drop(item.reason, id=item.where, detail=item.detail)
-            continue
-        text = normalise(item.text).strip()
-        reason = filters.refusal(text, config.min_characters, config.min_han)
-        if reason:
-            work.drop(reason, id=item.id, text=text[:200])
-            continue
-        twin = duplicates.first(item.id, text)
+    for document in documents:
+        twin = duplicates.first(document.id, document.text)
         if twin is not None:
-            work.drop("duplicate", id=item.id, same_as=twin)
+            ledger.dropped(document.metadata["file"], "duplicate", id=document.id, same_as=twin)
             continue
-        work.kept += 1
-        pieces = filters.divide(text, config.max_characters)
-        for number, piece in enumerate(pieces):
-            yield Document(item.id if len(pieces) == 1 else f"{item.id}#{number}", piece, item.metadata)
+        ledger.kept(document.metadata["file"])
+        yield document
+
+
+def _count(documents: Iterator[Document]) -> dict[str, int]:
+    counts = {"documents": 0, "characters": 0}
+    for document in documents:
+        counts["documents"] += 1
+        counts["characters"] += len(document.text)
+    return counts
+
+
+def _write_parts(work: Work, config: CleanConfig, documents: Iterator[Document]) -> dict[str, int]:
+    """Write the pieces of both splits, a part as soon as it is full; returns documents and characters of each."""
+    counts = {f"{prefix}{what}": 0 for what in ("documents", "characters") for prefix in ("", "heldout_")}
+    waiting: dict[str, list[Document]] = {"part": [], "heldout": []}
+    parts: Counter[str] = Counter()
+
+    def flush(split: str) -> None:
+        write_documents(work.path / f"{split}-{parts[split]:05d}.parquet", waiting[split])
+        parts[split] += 1
+        waiting[split] = []
+    for document in documents:
+        pieces = filters.divide(document.text, config.max_characters)
+        for number, text in enumerate(pieces):
+            metadata = {key: value for key, value in document.metadata.items() if key != "original" or number == 0}
+            piece = Document(document.id if len(pieces) == 1 else f"{document.id}#{number}", text, metadata)
+            split = "heldout" if filters.held_out(piece.id, config.heldout) else "part"
+            prefix = "heldout_" if split == "heldout" else ""
+            counts[f"{prefix}documents"] += 1
+            counts[f"{prefix}characters"] += len(text)
+            waiting[split].append(piece)
+            if len(waiting[split]) == _PART:
+                flush(split)
+    for split in waiting:
+        if waiting[split]:
+            flush(split)
+    return counts
+
+
+class Histogram:
+    """Shares of 0 to 1 by hundredths, in fixed memory."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, np.ndarray] = {}
+
+    def add(self, signals: dict[str, float]) -> None:
+        for name, value in signals.items():
+            if name != "characters":
+                self._counts.setdefault(name, np.zeros(101, np.int64))[min(int(value * 100), 100)] += 1
+
+    def quantiles(self) -> dict[str, dict[str, float]]:
+        """Of each signal, the value that 1, 10, 50, 90 and 99 of a hundred documents do not exceed."""
+        return {name: {f"{q}%": int(np.searchsorted(np.cumsum(counts), counts.sum() * q / 100)) / 100 for q in (1, 10, 50, 90, 99)}
+                for name, counts in self._counts.items()}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from zhtune.synthesis.lint_rules import INVISIBLE, THINKING, loosely, mend, strip_marks
+from zhtune.corpus.mojibake import mend
 from zhtune.corpus.pii import MASKS, mask
+from zhtune.synthesis.lint_rules import INVISIBLE, THINKING, loosely, strip_marks
 
 Messages = list[dict[str, Any]]
 

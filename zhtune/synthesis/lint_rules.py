@@ -10,20 +10,17 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from zhtune.corpus.mojibake import GARBLED, mend
+from zhtune.corpus.pii import personal
 from zhtune.synthesis.identity import foreign_self
 from zhtune.synthesis.lint_names import Problem
-from zhtune.corpus.pii import personal
-from zhtune.text import HAN, fold
+from zhtune.text import fold
 
 _CONTEXT = 12                                               # characters shown around a find
 _ECHO = 6                                                   # a shorter answer may repeat the question: 你好, 再见
 _HALF = re.compile("[\ud800-\udfff]")
 _PRIVATE = re.compile("[\ue000-\uf8ff]")
 INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\u2060\ufeff]")
-# 锟斤拷 is U+FFFD read as GBK, 烫 and 屯 are unset memory; 锛 銆 鈥 begin ，。“ read as GBK and are all but unused words.
-_GARBLED = re.compile("锟斤拷|烫烫烫|屯屯屯|ï¿½|[锛銆鈥].{0,40}?[锛銆鈥]", re.DOTALL)
-_LATIN_RUN = re.compile("[\x80-\xff€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]*[\xc2-\xf4][\x80-\xff€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]+")
-_PLAUSIBLE = re.compile(f"[{HAN}\u3000-\u303f\uff00-\uffef\u2010-\u2026\xa0-\xff]+")
 _TOKEN = (r"<[|｜](?:im_start|start_header_id)[|｜]>[ ]?(?:system|user|assistant)?\n?|<[|｜][A-Za-z_▁]{2,30}[|｜]>|\[/?INST\]|<</?SYS>>|\[gMASK\]"
           r"|<(?:sop|eop|bos|eos|pad|unk|start_of_turn|end_of_turn)>")
 _HEADER = r"#{2,3}[ ]?(?:Response|Instruction|Input|Human|Assistant|回答|指令|输入)[ ]?[:：]"
@@ -68,29 +65,8 @@ def _encoding(text: str, field: str) -> Iterator[Problem]:
     mended = mend(text)
     if mended != text:
         yield Problem("mojibake", field, f"{text[:30]} → {mended[:30]}")
-    elif found := _GARBLED.search(text):
+    elif found := GARBLED.search(text):
         yield Problem("garbled", field, around(text, found.start(), found.start() + 3))
-
-
-def mend(text: str) -> str:
-    """Text that was UTF-8 and read as GBK or Latin-1, read back, where that is exact; any other text as it is."""
-    if text.isascii():
-        return text
-    try:
-        back = text.encode("gb18030").decode("utf-8")
-        if all(_PLAUSIBLE.fullmatch(run) for run in re.findall("[^\x00-\x7f]+", back)) and re.search(f"[{HAN}]", back):
-            return back
-    except (UnicodeEncodeError, UnicodeDecodeError):
-        pass                                                # the usual case: it is no mojibake of this kind
-    return _LATIN_RUN.sub(lambda run: _mend_run(run[0]), text)
-
-
-def _mend_run(run: str) -> str:
-    try:
-        back = b"".join(c.encode("latin-1") if c < "\u0100" else c.encode("cp1252") for c in run).decode("utf-8")
-    except UnicodeDecodeError:
-        return run
-    return back if _PLAUSIBLE.fullmatch(back) else run
 
 
 def _marks(text: str, role: str, field: str) -> Iterator[Problem]:

@@ -1,0 +1,74 @@
+"""A function over a stream of items in several processes: results in the order of the items, whatever the number of them.
+
+The items are read by this process and at most a few batches are under way, so memory does not grow with the stream.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import chain
+from typing import Any, TypeVar
+
+from zhtune.errors import ZhtuneError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_BATCH = 1 << 19                                            # weight of a batch: characters or bytes
+_function: Callable[[Any], Any]
+
+
+def in_order(function: Callable[[Item], Result], items: Iterable[Item], weight: Callable[[Item], int], workers: int) -> Iterator[Result]:
+    """Yield `function(item)` of each item, in order.
+
+    Args:
+        function: pure; what it holds is inherited by the processes (they are forked), not copied.
+        items: read here, one batch after the other; a small stream is done here altogether.
+        weight: of an item, in characters or bytes.
+        workers: processes.
+
+    Raises:
+        ZhtuneError: a process was killed.
+    """
+    batches = _batches(items, weight)
+    ahead = [batch for _, batch in zip(range(2), batches)]
+    if workers < 2 or len(ahead) < 2:
+        for batch in chain(ahead, batches):
+            yield from map(function, batch)
+        return
+    try:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _install, (function,)) as pool:
+            under_way: deque[Future[list[Result]]] = deque()
+            for batch in chain(ahead, batches):
+                under_way.append(pool.submit(_run, batch))
+                if len(under_way) > 2 * workers:
+                    yield from under_way.popleft().result()
+            while under_way:
+                yield from under_way.popleft().result()
+    except BrokenProcessPool as error:
+        raise ZhtuneError("a worker process was killed, most likely for want of memory; use fewer --workers") from error
+
+
+def _install(function: Callable[[Any], Any]) -> None:
+    global _function
+    _function = function
+
+
+def _run(batch: list[Any]) -> list[Any]:
+    return list(map(_function, batch))
+
+
+def _batches(items: Iterable[Item], weight: Callable[[Item], int]) -> Iterator[list[Item]]:
+    batch: list[Item] = []
+    total = 0
+    for item in items:
+        batch.append(item)
+        total += weight(item)
+        if total >= _BATCH:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch

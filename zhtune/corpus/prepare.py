@@ -1,0 +1,114 @@
+"""One document: normalised, judged, masked. A pure function of the document and the settings, so any process may do it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zhtune.corpus import char_model, filters, script
+from zhtune.corpus.boilerplate import LineCounts, line_keys
+from zhtune.corpus.html_text import strip_markup
+from zhtune.corpus.mojibake import GARBLED, mend
+from zhtune.corpus.parallel import in_order
+from zhtune.corpus.pii import personal, replace
+from zhtune.corpus.read import Refusal, Sealed, read_sealed, unseal
+from zhtune.records import Document
+from zhtune.text import URL, normalise
+
+_EXCERPT = 200                                              # characters of a refused text that are kept
+_SUSPECT = 500                                              # one sign of a wrong encoding in so many characters
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every document is held against."""
+
+    rules: filters.Rules
+    model: tuple[char_model.CharModel, float] | None = None
+    """A model of good text, and the most bits a character that a document may cost it"""
+    lines: LineCounts | None = None
+    """How many documents have each line"""
+    measure: bool = False
+    """Whether all signals of each document are wanted"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one piece of input."""
+
+    id: str
+    file: str
+    document: Document | None = None
+    """Normalised; None if it is refused"""
+    reason: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What is kept of a refused one"""
+    personal: Counter[str] = field(default_factory=Counter)
+    """Personal data that was masked, by kind"""
+    signals: dict[str, float] = field(default_factory=dict)
+
+
+def prepare(item: Document | Refusal | Sealed, settings: Settings) -> Outcome:
+    """Normalise a piece of input and judge it."""
+    rules = settings.rules
+    if isinstance(item, Sealed):
+        item = unseal(item)
+    if isinstance(item, Refusal):
+        return Outcome(item.where, item.file or item.where, reason=item.reason, details={"detail": item.detail})
+    text, metadata = _normalised(item.text, rules), item.metadata
+    if settings.lines:
+        text = settings.lines.without(text, rules.boilerplate).strip()
+    if rules.script == "simplified" and script.is_traditional(text):
+        metadata = {**metadata, "script": "traditional", **({"original": text} if rules.original else {})}
+        text = script.simplified(text)
+    measured = dict(filters.measured(text)) if settings.measure else {}
+    refused = _refusal(text, settings)
+    if refused:
+        return Outcome(item.id, metadata["file"], None, refused[0], {"text": text[:_EXCERPT], "value": refused[1]}, signals=measured)
+    found = list(personal(text)) if rules.personal != "keep" else []
+    counts = Counter(find.name for find in found)
+    if found and rules.personal == "drop":
+        return Outcome(item.id, metadata["file"], None, "personal", {"detail": ", ".join(f"{n} {c}" for n, c in sorted(counts.items()))}, signals=measured)
+    return Outcome(item.id, metadata["file"], Document(item.id, replace(text, found), metadata), personal=counts, signals=measured)
+
+
+def prepared(paths: list[Path], fields: list[str], settings: Settings, workers: int) -> Any:
+    """Yield the Outcome of every piece of input, in order."""
+    return in_order(lambda item: prepare(item, settings), read_sealed(paths, fields), _weight, workers)
+
+
+def count_lines(paths: list[Path], fields: list[str], rules: filters.Rules, workers: int) -> LineCounts:
+    """In how many documents of the input each line stands that may be navigation."""
+    def keys(item: Document | Refusal | Sealed) -> set[int]:
+        item = unseal(item) if isinstance(item, Sealed) else item
+        return line_keys(_normalised(item.text, rules)) if isinstance(item, Document) else set()
+    counts = LineCounts()
+    for found in in_order(keys, read_sealed(paths, fields), _weight, workers):
+        counts.add(found)
+    return counts
+
+
+def _normalised(text: str, rules: filters.Rules) -> str:
+    text = mend(text) if rules.mojibake else text
+    text = normalise(strip_markup(text) if rules.markup else text)
+    return (URL.sub("", text) if rules.urls == "remove" else text).strip()
+
+
+def _refusal(text: str, settings: Settings) -> tuple[str, float] | None:
+    """(reason, value) why a normalised text is refused."""
+    refused = filters.refusal(text, settings.rules)
+    if refused:
+        return refused
+    if settings.rules.mojibake and (signs := len(GARBLED.findall(text))) * _SUSPECT > len(text):
+        return "mojibake", signs
+    if settings.model:
+        model, limit = settings.model
+        bits = model.bits(text)
+        return ("unlike_good", round(bits, 3)) if bits > limit else None
+    return None
+
+
+def _weight(item: Document | Refusal | Sealed) -> int:
+    return len(item.detail if isinstance(item, Refusal) else item.text if isinstance(item, Document) else item.content) + 100
