@@ -139,6 +139,7 @@ def resolve_inputs(stage: Stage, config: Any) -> dict[str, Any]:
         ConfigError: an input does not exist or is of a kind that the stage does not read.
     """
     sources: dict[str, Any] = {}
+    many = {f.name for f in fields(config) if "list" in str(f.type)}
     required = {f.name for f in fields(config) if f.default is MISSING and f.default_factory is MISSING}
     for name, kinds in stage.inputs.items():
         value = getattr(config, name)
@@ -146,12 +147,14 @@ def resolve_inputs(stage: Stage, config: Any) -> dict[str, Any]:
             raise ConfigError(f"--{name} names nothing; {stage.name} reads a {' or '.join(kinds)} there")
         if not value:
             continue
-        found = [references.resolve(item) for item in ([value] if isinstance(value, str) else value)]
+        found = [references.resolve(item) for pattern in ([value] if isinstance(value, str) else value) for item in references.expand(pattern)]
+        if len(found) > 1 and name not in many:
+            raise ConfigError(f"--{name} {value} names {len(found)} files; {stage.name} reads one there")
         for source in found:
             if source.kind not in kinds:
                 wanted = " or ".join(kinds)
                 raise ConfigError(f"--{name} {source.reference} is a {source.kind}; {stage.name} reads a {wanted} there")
-        sources[name] = found[0] if isinstance(value, str) else found
+        sources[name] = found[0] if isinstance(value, str) and len(found) == 1 else found
     return sources
 
 

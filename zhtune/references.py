@@ -6,6 +6,7 @@ or an endpoint's URL. This module says what it is and gives its digest; it loads
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -59,6 +60,20 @@ def resolve(reference: str) -> Source:
     if scheme == "hf" and rest:
         return _hub(reference, rest)
     return from_path(Path(reference), reference)
+
+
+def expand(reference: str) -> list[str]:
+    """The files that a pattern such as `texts/*.jsonl` or `texts/**/*.md` names, sorted; any other reference by itself.
+
+    Raises:
+        ConfigError: the pattern names none.
+    """
+    if not any(c in reference for c in "*?[") or Path(reference).exists():
+        return [reference]
+    found = sorted(glob.glob(reference, recursive=True))
+    if not found:
+        raise ConfigError(f"{reference} names no file")
+    return found
 
 
 def from_path(path: Path, reference: str) -> Source:

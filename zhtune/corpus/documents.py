@@ -75,10 +75,9 @@ def _page_lines(page: str) -> list[str]:
 def _unwrapped(lines: list[str]) -> Iterator[str]:
     """Lines with those joined that only the width of the page divided: full ones that end within a sentence."""
     full = 0.85 * statistics.quantiles(map(len, lines), n=10)[8] if len(lines) > 1 else 0
-    held = ""
+    held = last = ""
     for line in lines:
-        wide = bool(held) and len(last) >= full and last[-1] not in _ENDS and _OPENS.match(line)
-        if held and not wide:
+        if held and not (len(last) >= full and last[-1] not in _ENDS and _OPENS.match(line)):
             yield held
             held = ""
         held, last = held + line, line

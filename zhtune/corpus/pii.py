@@ -44,13 +44,14 @@ _NO = r"(?:\d{1,5}|[一二三四五六七八九十百]{1,5})"
 _ROOM = rf"(?:{_NO}单元[ ]?)?(?:{_NO}[层楼][ ]?)?{_NO}(?:室|户|号房|房)"
 # From the name's last character on, for speed; `_address` finds where it begins.
 _ADDRESS = re.compile(rf"(?:路|街|道|巷|弄|胡同|里|村)(?P<door>{_NO}[号弄](?:院|{_NO}号)?[ ]?)(?P<room>(?:{_NO}(?:号楼|栋|幢|座)[ ]?)?{_ROOM})?"
-                      rf"|(?:小区|花园|家园|新村|公寓|[{HAN}](?:苑|庭|城|府|湾|园))[{HAN}]{{0,4}}{_NO}(?:号楼|栋|幢|座)[ ]?(?:{_ROOM}|{_NO}单元{_NO}|{_NO}(?![\d人层元]))")
+                      rf"|(?:小区|花园|家园|新村|公寓|[{HAN}](?:苑|庭|城|府|湾|园))[{HAN}]{{0,4}}{_NO}(?:号楼|栋|幢|座)[ ]?"
+                      rf"(?:{_ROOM}|{_NO}单元{_NO}|{_NO}(?![\d人层元]))")
 _LIVES = re.compile("住址|地址|家住|住在|住于|居住|户籍|收货|收件|寄到|寄往|现住|家庭")
 _BEGINS = re.compile(r"住址|地址|家住|住在|住于|居住在?|位于|户籍|寄到|寄往|送到|现住|[在到至是为于]|[^\w]")
 # What a number is called that is nobody's: looked for just before it.
 _OTHER = re.compile("(?:订单|单|流水|编|运单|快递|货|批|发票|合同|案|文|书|刊|期|学|工|型|序列|版本|任务|事务|交易|备案|证书|注册|许可|专利|条|商品)"
-                    r"(?:号码?|码)[是为 :：=#]{0,3}$|(?<![A-Za-z])(?:ts|tso|id|uid|seq|time|token|key|hash|version|isbn|issn|gb|doi|no\.?|版本|编码|代码)[ :：=\"'#]{0,4}$",
-                    re.IGNORECASE)
+                    "(?:号码?|码)[是为 :：=#]{0,3}$|(?<![A-Za-z])(?:ts|tso|id|uid|seq|time|token|key|hash|version|isbn|issn|gb|doi|no|版本|编码|代码)"
+                    r"[ :：=\"'#.]{0,4}$", re.IGNORECASE)
 _BANK = re.compile("卡|银行|账号|帐号|账户|帐户|户名|开户|打款|汇款|转账|收款|[Cc]ard")
 _CALL = re.compile(r"(?:电话|座机|固话|致电|拨打|热线|传真|联系|[Tt]el|TEL|[Pp]hone)[^\d。；\n]{0,8}$")
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
@@ -99,7 +100,8 @@ def _finds(half: str) -> Iterator[tuple[int, int, str]]:
     for found in _HOST.finditer(half) if "@" in half else ():
         if local := _LOCAL.search(half[max(0, found.start() - 64):found.start()]):
             yield found.start() - len(local[0]), found.end(), "e_mail"
-    for found in _ACCOUNT.finditer(half) if any(word in half for word in _ACCOUNTS) else ():     # 微信WeChat, QQ browser: without 号 or a colon only with a digit
+    for found in _ACCOUNT.finditer(half) if any(word in half for word in _ACCOUNTS) else ():
+        # 微信WeChat, QQ browser: without 号 or a colon only what has a digit
         if found["said"].strip() or not found["value"].isalpha():
             yield (*found.span("value"), "account")
     for name, pattern in (("passport", _PASSPORT), ("record_number", _RECORD)):

@@ -70,7 +70,8 @@ def prepare(item: Document | Refusal | Sealed, settings: Settings) -> Outcome:
     found = list(personal(text)) if rules.personal != "keep" else []
     counts = Counter(find.name for find in found)
     if found and rules.personal == "drop":
-        return Outcome(item.id, metadata["file"], None, "personal", {"detail": ", ".join(f"{n} {c}" for n, c in sorted(counts.items()))}, signals=measured)
+        detail = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+        return Outcome(item.id, metadata["file"], None, "personal", {"detail": detail}, signals=measured)
     return Outcome(item.id, metadata["file"], Document(item.id, replace(text, found), metadata), personal=counts, signals=measured)
 
 

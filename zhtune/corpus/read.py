@@ -10,6 +10,8 @@ Refusal, with its place; the rest goes on. What takes long to open is yielded se
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,10 +105,13 @@ def _places(paths: list[Path]) -> list[str]:
     """What stands before the names of each input's files, so that no two documents have one id."""
     if len(paths) == 1:
         return [""]
-    names = [path.name for path in paths]
-    if all(path.is_file() for path in paths) and len(set(names)) == len(names):
-        return [""] * len(paths)
-    return [f"{name}/" if names.count(name) == 1 else f"{name}.{number}/" for number, name in enumerate(names)]
+    names = Counter(path.name for path in paths)
+    if all(path.is_file() for path in paths):
+        if len(names) == len(paths):
+            return [""] * len(paths)
+        common = os.path.commonpath([os.path.abspath(path.parent) for path in paths])
+        return [f"{Path(os.path.relpath(path.parent, common)).as_posix()}/" for path in paths]
+    return [f"{path.name}/" if names[path.name] == 1 else f"{path.name}.{number}/" for number, path in enumerate(paths)]
 
 
 def _visible_files(folder: Path) -> list[Path]:
@@ -153,13 +158,13 @@ def _text(stream: Stream, name: str) -> Iterator[Document | Refusal]:
 
 
 def _rows(stream: Stream, path: Path, name: str, fields: tuple[str, ...]) -> Iterator[Document | Refusal | Sealed]:
-    suffix, places = suffix_of(name), {}
+    suffix = suffix_of(name)
     if suffix in (".jsonl", ".ndjson"):
         rows = tabular.json_lines(stream, name)
     elif suffix == ".json":
         rows = tabular.json_values(stream)
     elif suffix in (".csv", ".tsv"):
-        rows = tabular.csv_rows(stream, "," if suffix == ".csv" else "\t")
+        rows = tabular.csv_rows(stream, name, "," if suffix == ".csv" else "\t")
     elif suffix == ".parquet":
         rows = tabular.parquet_rows(path, b"".join(stream.blocks()) if stream.packed else None)
     else:
@@ -169,7 +174,7 @@ def _rows(stream: Stream, path: Path, name: str, fields: tuple[str, ...]) -> Ite
             yield Refusal(row.reason, f"{name}:{row.number}", row.detail, name)
         else:
             yield _row_document(f"{row.sheet or name}:{row.number}", row.value, name, fields)
-    if stream.encoding is None and not stream.cut and suffix in (".jsonl", ".ndjson", ".csv", ".tsv"):
+    if stream.encoding is None and not stream.cut and suffix not in (".xlsx", ".parquet"):
         yield Refusal("undecodable", name, "in no encoding that is known: UTF-8, GB18030, Big5, UTF-16")
 
 

@@ -29,9 +29,8 @@ def _classes() -> np.ndarray:
     """Class of each code point, (1114112,) uint8."""
     table = np.full(0x110000, _OTHER, np.uint8)
     for code in (*range(0x3400), *range(0xA000, 0x10000), *range(0x1F000, 0x1FC00)):
-        category = unicodedata.category(chr(code))
-        kind = _SYMBOL if category[0] == "S" or chr(code) in "#$%&*@/\\_|" else _MARK if category[0] == "P" else _DIGIT if category == "Nd" else _OTHER
-        table[code] = _BLANK if chr(code).isspace() else kind
+        kind = {"S": _SYMBOL, "P": _MARK, "N": _DIGIT}.get(unicodedata.category(chr(code))[0], _OTHER)
+        table[code] = _BLANK if chr(code).isspace() else _SYMBOL if chr(code) in "#$%&*@/\\_|" else kind
     for kind, ranges in ((_KANA, _KANA_RANGES), (_HAN, HAN_RANGES), (_GARBLED, ((0xE000, 0xF900), (0xFFFD, 0xFFFE), (0xF0000, 0x110000)))):
         for first, last in ranges:
             table[first:last] = kind

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from zhtune.corpus.encodings import decode
 from zhtune.corpus.streams import Line, Stream
 from zhtune.errors import DataError
+from zhtune.log import logger
 from zhtune.records import parse_object
 
 _LISTS = ("data", "rows", "records", "examples", "items", "train")         # {"data": [rows]}: a file with one such list
@@ -65,12 +65,15 @@ def json_values(stream: Stream) -> Iterator[Row | Fault]:
 
     A broken value is left out up to the next line that begins a value as far indented as it.
     """
-    data = b"".join(stream.blocks())
-    decoded = decode(data)
-    if decoded is None:
-        yield Fault("undecodable", 1, "in no encoding that is known")
-        return
-    text, stream.encoding = decoded
+    lines = list(stream.lines())
+    text, broken = "\n".join(line.text for line in lines), any(line.broken for line in lines)
+    for row in _values(text):
+        if broken and isinstance(row, Row) and "\ufffd" in orjson.dumps(row.value).decode("utf-8"):
+            row = Fault("undecodable", row.number, f"bytes that are not {stream.encoding}")
+        yield row
+
+
+def _values(text: str) -> Iterator[Row | Fault]:
     try:
         whole = orjson.loads(text)
     except (orjson.JSONDecodeError, UnicodeEncodeError):
@@ -93,11 +96,12 @@ def _one_by_one(text: str) -> Iterator[Row | Fault]:
             continue
         number += 1
         try:
-            value, end = scan(text, at)
-            orjson.dumps(value)                             # half a character, or a huge integer, could not be written
+            value, at = scan(text, at)
+            orjson.dumps(value)
             yield Row(number, value)
-            at = end
-        except (json.JSONDecodeError, RecursionError, TypeError) as error:
+        except TypeError:
+            yield Fault("bad_json", number, "holds what cannot be written: half a character, or an integer beyond 64 bits")
+        except (json.JSONDecodeError, RecursionError) as error:
             indent = re.escape(text[text.rfind("\n", 0, at) + 1:at]) if text[text.rfind("\n", 0, at) + 1:at].isspace() else ""
             following = re.compile(rf"\n{indent}(?=[{{\[\"])").search(text, at)
             yield Fault("bad_json" if following else "truncated", number, f"line {text.count(chr(10), 0, at) + 1}: {str(error)[:150]}")
@@ -106,7 +110,7 @@ def _one_by_one(text: str) -> Iterator[Row | Fault]:
             at = following.end()
 
 
-def csv_rows(stream: Stream, delimiter: str) -> Iterator[Row | Fault]:
+def csv_rows(stream: Stream, name: str, delimiter: str) -> Iterator[Row | Fault]:
     """Yield the rows of a table under its header, as RFC 4180 says; cells stay text. The delimiter may also be `;` or a tab."""
     csv.field_size_limit(_CELL)
     source = _Lines(stream)
@@ -133,6 +137,8 @@ def csv_rows(stream: Stream, delimiter: str) -> Iterator[Row | Fault]:
         elif len(cells) != len(header):
             yield Fault("ragged_row", first.number, f"{len(cells)} cells under {len(header)} columns")
         else:
+            if not taken[-1].ended:
+                logger.warning("%s:%d: the last row has no line end; if the file was cut, this row was", name, first.number)
             yield Row(first.number, dict(zip(header, cells, strict=True)))
 
 
