@@ -38,7 +38,7 @@ class Rules:
     max_repeated_lines: float = 1.0
     """Characters in lines that came before in the document (repeated_lines)"""
     max_repetition: float = 1.0
-    """Characters in runs of 10 that came before in the document (repetitive)"""
+    """Han characters in runs of 10 that came before in the document (repetitive)"""
     max_adverts: float = 1.0
     """Characters in words of advertising and gambling (adverts)"""
     min_percentile: float = 0.0

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from zhtune import assets
-from zhtune.text import HAN_RANGES
+from zhtune.text import HAN_RANGES, HAN_RUN
 
 _OTHER, _HAN, _KANA, _DIGIT, _SYMBOL, _MARK, _BLANK, _GARBLED = range(8)
-_SHARES = {"garbled": _GARBLED, "han": _HAN, "kana": _KANA, "digits": _DIGIT, "symbols": _SYMBOL}
+_SHARES = {"garbled": _GARBLED, "kana": _KANA, "han": _HAN, "digits": _DIGIT, "symbols": _SYMBOL}
 _KANA_RANGES = ((0x3041, 0x30FB), (0x30FC, 0x3100), (0x31F0, 0x3200), (0xFF66, 0xFFA0), (0x1100, 0x1200), (0x3130, 0x3190), (0xAC00, 0xD7B0))
 _ENDS = frozenset("。！？…；：”’」』）】》.!?;:)~～\"")
 _SHORT = 10                                                 # characters of a short line
@@ -61,8 +61,11 @@ def line_shares(text: str) -> dict[str, float]:
 
 
 def repetition(text: str) -> float:
-    """Share of the visible characters that stand in a run of 10 which came before in the text."""
-    codes = code_points("".join(text.split())).astype(np.uint64)
+    """Share of the Han characters that stand in a run of 10 which came before in the text.
+
+    Code and foreign words repeat by nature and do not count.
+    """
+    codes = code_points("".join(HAN_RUN.findall(text))).astype(np.uint64)
     if len(codes) <= _GRAM:
         return 0.0
     grams = np.zeros(len(codes) - _GRAM + 1, np.uint64)
@@ -70,9 +73,7 @@ def repetition(text: str) -> float:
         grams = grams * _FACTOR + codes[i:len(codes) - _GRAM + 1 + i]
     order = np.argsort(grams, kind="stable")
     again = order[1:][grams[order[1:]] == grams[order[:-1]]]
-    edges = np.zeros(len(codes) + 1, np.int64)
-    np.add.at(edges, again, 1)
-    np.add.at(edges, again + _GRAM, -1)
+    edges = np.bincount(again, minlength=len(codes) + 1) - np.bincount(again + _GRAM, minlength=len(codes) + 1)
     return float(np.count_nonzero(np.cumsum(edges)) / len(codes))
 
 
