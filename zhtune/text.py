@@ -11,6 +11,7 @@ HAN = "".join(f"{chr(first)}-{chr(last - 1)}" for first, last in HAN_RANGES)
 HAN_RUN = re.compile(f"[{HAN}]+")
 _HAN_CHAR = re.compile(f"[{HAN}]")
 # Full-width digits and letters only: 0-9 A-Z a-z stand 0xFEE0 below their full-width forms.
+_FULL = re.compile("[０-９Ａ-Ｚａ-ｚ]+")
 _FOLD = {c: c - 0xFEE0 for c in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B))}
 # C0 and C1 controls but tab and line feed, zero-width characters, byte order marks, and unpaired surrogates' stand-in.
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200c\u200e\u200f\u2060\ufeff]")
@@ -29,7 +30,8 @@ def normalise(text: str) -> str:
     Chinese punctuation, the ideographic space and emoji (with their joiner U+200D) stay as they are.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return _INVISIBLE.sub("", unicodedata.normalize("NFC", text).translate(_FOLD))
+    text = unicodedata.normalize("NFC", text)
+    return _INVISIBLE.sub("", _FULL.sub(lambda run: run[0].translate(_FOLD), text))
 
 
 def fold(text: str) -> str:

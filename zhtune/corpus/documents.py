@@ -56,7 +56,7 @@ def pdf_text(data: bytes) -> str:
         reader = pypdf.PdfReader(io.BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):
             raise Unreadable("locked", "is protected by a password; save it without one")
-        pages = [page.extract_text() for page in reader.pages]
+        pages = [page.extract_text().encode("utf-16", "surrogatepass").decode("utf-16", "replace") for page in reader.pages]
     except Unreadable:
         raise
     except Exception as error:                              # the library raises many types on damaged files

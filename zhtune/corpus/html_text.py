@@ -13,7 +13,7 @@ _BLOCKS = frozenset("""address article blockquote body br caption center dd deta
 _WIDE = f"[{HAN}\u3000-\u303f\uff00-\uffef]"
 _WRAP = re.compile(rf"(?<={_WIDE})[ \t]*[\r\n][ \t\r\n]*(?={_WIDE})")      # a line end in the source between two wide characters is no space
 _BLANK = re.compile("[ \t\r\n\f]+")
-_CONDITION = re.compile(r"<!\[(?!CDATA)[^>]*>")             # <![if !IE]>, at which the parser stops
+_CONDITION = re.compile(r"<!\[(?!CDATA\[)[^<>]*>?")        # <![if !IE]>, at which the parser stops
 _TAGS = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>|</?(?:a|abbr|b|big|br|center|code|dd|del|div|dl|dt|em|font|h[1-6]|hr|i|img|ins|li|ol|p|"
                    r"pre|s|small|span|strike|strong|sub|sup|table|tbody|td|th|thead|tr|tt|u|ul)(?:\s[^<>]*)?/?>", re.DOTALL | re.IGNORECASE)
 _BREAKING = re.compile(r"</?(?:br|p|div|li|tr|h[1-6]|hr|dd|dt|table|ul|ol)\b", re.IGNORECASE)

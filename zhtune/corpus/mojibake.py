@@ -9,6 +9,7 @@ from zhtune.text import HAN
 # 锟斤拷 is U+FFFD read as GBK, 烫 and 屯 are unset memory; 锛 銆 鈥 begin ，。“ read as GBK and are all but unused words.
 GARBLED = re.compile("锟斤拷|烫烫烫|屯屯屯|ï¿½|[锛銆鈥].{0,40}?[锛銆鈥]", re.DOTALL)
 _LATIN_RUN = re.compile("[\x80-\xff€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]*[\xc2-\xf4][\x80-\xff€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]+")
+_LATIN = re.compile("[\xc2-\xf4]")
 _PLAUSIBLE = re.compile(f"[{HAN}\u3000-\u303f\uff00-\uffef\u2010-\u2026\xa0-\xff]+")
 
 
@@ -22,7 +23,7 @@ def mend(text: str) -> str:
             return back
     except (UnicodeEncodeError, UnicodeDecodeError):
         pass                                                # the usual case: it is no mojibake of this kind
-    return _LATIN_RUN.sub(lambda run: _mend_run(run[0]), text)
+    return _LATIN_RUN.sub(lambda run: _mend_run(run[0]), text) if _LATIN.search(text) else text
 
 
 def _mend_run(run: str) -> str:

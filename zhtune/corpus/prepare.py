@@ -94,7 +94,7 @@ def count_lines(paths: list[Path], fields: list[str], rules: filters.Rules, work
 def _normalised(text: str, rules: filters.Rules) -> str:
     text = mend(text) if rules.mojibake else text
     text = normalise(strip_markup(text) if rules.markup else text)
-    return (URL.sub("", text) if rules.urls == "remove" else text).strip()
+    return (URL.sub("", text) if rules.urls == "remove" and ("://" in text or "www." in text) else text).strip()
 
 
 def _refusal(text: str, settings: Settings) -> tuple[str, float] | None:

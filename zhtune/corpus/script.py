@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from typing import Any
 
+import numpy as np
+
+from zhtune.corpus.signals import code_points, shares
 from zhtune.errors import require
-from zhtune.text import HAN_RUN
 
 _GATE = 0.025                                               # share of Han characters that only traditional text has
 _PHRASES = {"甚么": "什么", "姪": "侄"}                      # what tw2s leaves
@@ -15,8 +16,8 @@ _PHRASES = {"甚么": "什么", "姪": "侄"}                      # what tw2s l
 
 def is_traditional(text: str) -> bool:
     """Whether a text is written in traditional characters: more than 1 in 40 of its Han characters is of no simplified text."""
-    han = sum(map(len, HAN_RUN.findall(text)))
-    return han > 0 and len(_traditional().findall(text)) > _GATE * han
+    share = shares(text)
+    return bool(np.count_nonzero(_traditional()[code_points(text)]) > _GATE * share["han"] * share["characters"])
 
 
 def simplified(text: str) -> str:
@@ -33,9 +34,10 @@ def _converter(name: str) -> Any:
 
 
 @cache
-def _traditional() -> re.Pattern[str]:
-    """The characters that t2s changes and GB 2312 has not: 乾, 著, 瞭, 於 stand in simplified text, too, and do not count."""
+def _traditional() -> np.ndarray:
+    """Whether each code point, (1114112,), is one of the characters that t2s changes and GB 2312 has not: 乾, 著, 瞭, 於 stand in simplified text, too, and do not count."""
     characters = [chr(code) for code in (*range(0x3400, 0xA000), *range(0xF900, 0xFB00))]
     others = _converter("t2s").convert("\n".join(characters)).split("\n")
-    only = (a for a, b in zip(characters, others, strict=True) if a != b and not a.encode("gb2312", "ignore"))
-    return re.compile(f"[{''.join(only)}]")
+    table = np.zeros(0x110000, bool)
+    table[[ord(a) for a, b in zip(characters, others, strict=True) if a != b and not a.encode("gb2312", "ignore")]] = True
+    return table
