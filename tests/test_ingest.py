@@ -218,7 +218,7 @@ def test_a_cut_file_loses_at_most_the_record_it_was_cut_in_and_says_so(tmp_path,
         given = plain[:at] if kind in CUTS else _given(whole[:at], kind)
         records = {".jsonl": given.count(b"\n"), ".csv": max(given.count(b"\r\n") - 1, 0), ".json": given.count(b"}")}[Path(kind.removesuffix(".gz").removesuffix(".zst")).suffix]
         assert len(texts) >= records
-        at_a_border = kind in CUTS and (whole[:at].endswith((b"\n", b"\r")) or kind == "b.json" and whole[:at].rstrip(b", ").endswith((b"}", b"[")) or whole[:at].rstrip(b", \n").endswith(b"}"))
+        at_a_border = kind in CUTS and (whole[:at].endswith((b"\n", b"\r")) or whole[:at].rstrip(b", \n").endswith((b"}", b"[")))
         assert at_a_border or refused or "if the file was cut" in caplog.text, (at, whole[:at][-40:])
 
 

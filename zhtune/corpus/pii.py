@@ -16,6 +16,7 @@ import datetime
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from zhtune.text import HAN, URL
 
@@ -38,14 +39,14 @@ _ACCOUNTS = ("信", "QQ", "qq", "扣扣", "抖音", "支付宝", "WX", "wx", "VX
 _PASSPORT = re.compile(rf"(?:护照|[Pp]assport|通行证|台胞证|回乡证){_IS}(?P<value>(?:[DEGHCMKPS][A-Z]?|1[45])\d{{7,8}})(?![A-Za-z0-9])")
 _RECORD = re.compile("(?:病历|病案|住院|门诊|就诊卡?|诊疗卡|医保卡?|社保卡|检查|影像|标本|病理|MRN)(?:号码|号|编号|[ ]?[:：=])"
                      r"[ ]{0,2}(?:是|为|[:：=＝])?[ ]{0,2}(?P<value>(?=[A-Z-]{0,4}\d)[A-Z0-9][A-Z0-9-]{3,17})(?![A-Za-z0-9年月])")
-_PLATE = re.compile("[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼][A-HJ-NP-Z][ ·•.-]?(?=[A-Z]{0,3}[0-9][A-Z0-9]*[0-9])"
+_PLATE = re.compile("[A-HJ-NP-Z](?<=[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼].)[ ·•.-]?(?=[A-Z]{0,3}[0-9][A-Z0-9]*[0-9])"
                     "(?:[A-HJ-NP-Z0-9]{4}[A-HJ-NP-Z0-9挂学警港澳]|[A-K][A-HJ-NP-Z0-9][0-9]{4}|[0-9]{5}[A-K])(?![A-Za-z0-9])")
 _NO = r"(?:\d{1,5}|[一二三四五六七八九十百]{1,5})"
 _ROOM = rf"(?:{_NO}单元[ ]?)?(?:{_NO}[层楼][ ]?)?{_NO}(?:室|户|号房|房)"
-# From the name's last character on, for speed; `_address` finds where it begins.
-_ADDRESS = re.compile(rf"(?:路|街|道|巷|弄|胡同|里|村)(?P<door>{_NO}[号弄](?:院|{_NO}号)?[ ]?)(?P<room>(?:{_NO}(?:号楼|栋|幢|座)[ ]?)?{_ROOM})?"
-                      rf"|(?:小区|花园|家园|新村|公寓|[{HAN}](?:苑|庭|城|府|湾|园))[{HAN}]{{0,4}}{_NO}(?:号楼|栋|幢|座)[ ]?"
-                      rf"(?:{_ROOM}|{_NO}单元{_NO}|{_NO}(?![\d人层元]))")
+# From the name's last character on, for speed; `_finds` looks where it begins.
+_STREET = re.compile(rf"[路街道巷弄同里村](?P<door>{_NO}[号弄](?:院|{_NO}号)?[ ]?)(?P<room>(?:{_NO}(?:号楼|栋|幢|座)[ ]?)?{_ROOM})?")
+_ESTATE = re.compile(rf"[区园村寓苑庭城府湾](?:(?<=小区)|(?<=新村)|(?<=[园寓苑庭城府湾]))[{HAN}]{{0,4}}{_NO}(?:号楼|栋|幢|座)[ ]?"
+                     rf"(?P<room>{_ROOM}|{_NO}单元{_NO}|{_NO}(?![\d人层元]))")
 _LIVES = re.compile("住址|地址|家住|住在|住于|居住|户籍|收货|收件|寄到|寄往|现住|家庭")
 _BEGINS = re.compile(r"住址|地址|家住|住在|住于|居住在?|位于|户籍|寄到|寄往|送到|现住|[在到至是为于]|[^\w]")
 # What a number is called that is nobody's: looked for just before it.
@@ -106,10 +107,10 @@ def _finds(half: str) -> Iterator[tuple[int, int, str]]:
             yield (*found.span("value"), "account")
     for name, pattern in (("passport", _PASSPORT), ("record_number", _RECORD)):
         yield from ((*found.span("value"), name) for found in pattern.finditer(half))
-    yield from ((*found.span(), "plate") for found in _PLATE.finditer(half))
-    for found in _ADDRESS.finditer(half):
+    yield from ((found.start() - 1, found.end(), "plate") for found in _PLATE.finditer(half))
+    for found in chain(_STREET.finditer(half), _ESTATE.finditer(half)):
         before = half[max(0, found.start() - _NAME):found.start()]
-        if not found["door"] or found["room"] or _LIVES.search(before):
+        if found["room"] or _LIVES.search(before):
             begins = [mark.end() for mark in _BEGINS.finditer(before)]
             yield found.start() - len(before) + max(begins, default=0), found.end(), "address"
 

@@ -35,7 +35,7 @@ def _converter(name: str) -> Any:
 
 @cache
 def _traditional() -> np.ndarray:
-    """Whether each code point, (1114112,), is one of the characters that t2s changes and GB 2312 has not: 乾, 著, 瞭, 於 stand in simplified text, too, and do not count."""
+    """(1114112,): the characters that t2s changes and GB 2312 has not. 乾, 著, 瞭, 於 stand in simplified text, too: not they."""
     characters = [chr(code) for code in (*range(0x3400, 0xA000), *range(0xF900, 0xFB00))]
     others = _converter("t2s").convert("\n".join(characters)).split("\n")
     table = np.zeros(0x110000, bool)

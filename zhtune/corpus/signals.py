@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from zhtune import assets
-from zhtune.text import HAN_RANGES, HAN_RUN
+from zhtune.text import HAN_RANGES
 
 _OTHER, _HAN, _KANA, _DIGIT, _SYMBOL, _MARK, _BLANK, _GARBLED = range(8)
 _SHARES = {"garbled": _GARBLED, "kana": _KANA, "han": _HAN, "digits": _DIGIT, "symbols": _SYMBOL}
@@ -21,7 +21,7 @@ _KANA_RANGES = ((0x3041, 0x30FB), (0x30FC, 0x3100), (0x31F0, 0x3200), (0xFF66, 0
 _ENDS = frozenset("。！？…；：”’」』）】》.!?;:)~～\"")
 _SHORT = 10                                                 # characters of a short line
 _GRAM = 10                                                  # characters that must come again to count as repeated
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_FACTOR = np.array(0x9E3779B97F4A7C15, np.uint64)
 
 
 @cache
@@ -65,14 +65,19 @@ def repetition(text: str) -> float:
 
     Code and foreign words repeat by nature and do not count.
     """
-    codes = code_points("".join(HAN_RUN.findall(text))).astype(np.uint64)
+    codes = code_points(text)
+    codes = codes[_classes()[codes] == _HAN].astype(np.uint64)
     if len(codes) <= _GRAM:
         return 0.0
-    grams = np.zeros(len(codes) - _GRAM + 1, np.uint64)
-    for i in range(_GRAM):                                  # a polynomial in the code points, modulo 2^64
-        grams = grams * _FACTOR + codes[i:len(codes) - _GRAM + 1 + i]
-    order = np.argsort(grams, kind="stable")
-    again = order[1:][grams[order[1:]] == grams[order[:-1]]]
+    two = codes[:-1] * _FACTOR + codes[1:]                  # a polynomial in the code points, modulo 2^64, by doubling
+    four = two[:-2] * _FACTOR**2 + two[2:]
+    eight = four[:-4] * _FACTOR**4 + four[4:]
+    grams = eight[:-2] * _FACTOR**2 + two[8:]
+    ranked = np.sort(grams)
+    places = np.flatnonzero(np.isin(grams, ranked[1:][ranked[1:] == ranked[:-1]]))
+    if not len(places):
+        return 0.0
+    again = np.delete(places, np.unique(grams[places], return_index=True)[1])
     edges = np.bincount(again, minlength=len(codes) + 1) - np.bincount(again + _GRAM, minlength=len(codes) + 1)
     return float(np.count_nonzero(np.cumsum(edges)) / len(codes))
 
