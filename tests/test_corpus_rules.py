@@ -92,7 +92,7 @@ def test_signals_by_hand():
     assert signals.shares("汉字 ab12か#\ue000。") == {"garbled": 0.1, "characters": 10, "han": 0.2, "kana": 0.1, "digits": 0.2, "symbols": 0.1}
     assert signals.line_shares("一二三四五六七八九十。\n\n 短\n短\n") == {"terminal": 1 / 3, "short_lines": 2 / 3, "repeated_lines": 1 / 13}
     assert signals.repetition("一二三四五六七八九十" * 2) == 0.5 and signals.repetition("一二三四五六七八九" * 1 + "天地") == 0.0
-    assert signals.adverts("百家乐 与时时彩下注") == 8 / 9 and signals.adverts("") == 0.0
+    assert signals.adverts("百家乐 与时时彩下注") == 8 / 9 and signals.adverts("") == signals.adverts("六合彩") == 0.0 and signals.adverts("百家乐老虎机") == 1.0
     assert signals.repetition("for (int i = 0; i < n; i++) { }\n" * 9) == 0.0
 
 

@@ -31,6 +31,7 @@ def _classes() -> np.ndarray:
     for code in (*range(0x3400), *range(0xA000, 0x10000), *range(0x1F000, 0x1FC00)):
         kind = {"S": _SYMBOL, "P": _MARK, "N": _DIGIT}.get(unicodedata.category(chr(code))[0], _OTHER)
         table[code] = _BLANK if chr(code).isspace() else _SYMBOL if chr(code) in "#$%&*@/\\_|" else kind
+    table[[ord(c) for c in "~～"]] = _MARK                  # which Chinese chats end sentences with
     for kind, ranges in ((_KANA, _KANA_RANGES), (_HAN, HAN_RANGES), (_GARBLED, ((0xE000, 0xF900), (0xFFFD, 0xFFFE), (0xF0000, 0x110000)))):
         for first, last in ranges:
             table[first:last] = kind
@@ -83,9 +84,9 @@ def repetition(text: str) -> float:
 
 
 def adverts(text: str) -> float:
-    """Share of the visible characters that stand in words of advertising and gambling (scripts/presets/adverts.txt)."""
-    visible = len(text) - sum(map(text.count, " \n\t\u3000"))
-    return sum(len(text[start:end]) for start, end in _merged(_lexicon().iter(text.lower()))) / visible if visible else 0.0
+    """Share of the visible characters that stand in words of advertising and gambling (scripts/presets/adverts.txt), two at least."""
+    spans = _merged(_lexicon().iter(text.lower()))
+    return sum(end - start for start, end in spans) / len("".join(text.split())) if len(spans) > 1 else 0.0
 
 
 def _merged(hits: Any) -> list[tuple[int, int]]:
@@ -93,7 +94,7 @@ def _merged(hits: Any) -> list[tuple[int, int]]:
     spans: list[tuple[int, int]] = []
     for last, length in hits:
         start = last - length + 1
-        while spans and start <= spans[-1][1]:
+        while spans and start < spans[-1][1]:
             start = min(start, spans.pop()[0])
         spans.append((start, last + 1))
     return spans
