@@ -38,6 +38,7 @@ REASONS = {
     "no_text_field": ("没有文本字段（用 --fields 指定）", "no field with text: name it with --fields"),
 }
 _SHOWN = 120                                                # characters of an example
+_FILES = 1000                                               # files on the page; report.json has all
 
 
 def terminal(report: Path) -> str:
@@ -67,7 +68,7 @@ def write_page(path: Path, report: dict[str, Any], counted: int, kept: int) -> N
     page.section("各文件", "Files")
     page.details(("逐个文件", "file by file"), table([("文件", "file"), ("读入", "in"), ("保留", "kept"), ("去掉", "dropped")], [
         [name, row["in"], row["kept"], ", ".join(f"{reason} {n}" for reason, n in row.items() if reason not in ("in", "kept"))]
-        for name, row in sorted(report["files"].items())]))
+        for name, row in sorted(report["files"].items())[:_FILES]]))
     path.write_text(page.html(), "utf-8")
 
 

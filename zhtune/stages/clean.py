@@ -13,7 +13,7 @@ import numpy as np
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
-from zhtune.corpus import char_model, clean_page, filters
+from zhtune.corpus import char_model, clean_page, filters, script
 from zhtune.corpus.prepare import Settings, count_lines, prepared
 from zhtune.corpus.read import read_texts, write_documents
 from zhtune.errors import ConfigError, DataError
@@ -131,6 +131,8 @@ def _settings(work: Work, config: CleanConfig, paths: list[Path]) -> Settings:
     model = char_model.fit(read_texts(work.sources["good"].path), rules.min_percentile) if config.good and rules.min_percentile else None
     if config.good and model is None:
         raise ConfigError("--good needs at least 100 documents and a rule min_percentile above 0, such as 0.02")
+    if rules.script == "simplified":
+        script.is_traditional("")                           # without opencc, say so before the work; with it, its table is built once
     lines = count_lines(paths, config.fields, rules, config.workers) if rules.boilerplate else None
     return Settings(rules, model, lines, config.report_only)
 
