@@ -28,7 +28,7 @@ _FULL = re.compile("[０-９Ａ-Ｚａ-ｚ＠]")
 _DIGITS = re.compile(r"[0-9(（+][0-9 ()（）+–—－-]{5,28}[0-9Xx]")              # where it is worth to look closely
 _NUMBER = re.compile(r"(?<![\dA-Za-z_.@])(?<![\dA-Za-z]-)(?<![A-Za-z_]=)(?<![A-Za-z]/)(?:[(（]?\+?86[)）]?[ -]?)?"
                      r"(?P<digits>1[3-9]\d([ -])\d{4}\2\d{4}|\d{4}(?:([ -])\d{4})(?:\3\d{4}){1,2}(?:\3\d{1,3})?|\d{6}([ -])\d{8}\4\d{3}[\dXx]"
-                     r"|[(（]0\d{2,3}[)）][ ]?\d{7,8}|0\d{2,3}[ –—－-]\d{7,8}|\d{7,21}[Xx]?)(?![\dA-Za-z_@]|[.-][\dA-Za-z])")
+                     r"|[(（]0\d{2,3}[)）][ ]?\d{3,4}[ -]?\d{4}|0\d{2,3}[ –—－-]\d{3,4}[ -]?\d{4}|\d{7,21}[Xx]?)(?![\dA-Za-z_@]|[.-][\dA-Za-z])")
 _HOST = re.compile(r"@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}(?![A-Za-z])")
 _LOCAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%+-]*$")
 _IS = r"[ ]{0,2}(?:号码|号|账号|帐号|ID|id)?[ ]{0,2}(?:是|为|[:：=＝])?[ ]{0,2}"
@@ -36,23 +36,24 @@ _ACCOUNT = re.compile(r"(?:微信|威信|薇信|扣扣|抖音|支付宝|(?<![A-Z
                       r"(?P<said>[ ]{0,2}(?:号码|号|账号|帐号|ID|id)?[ ]{0,2}(?:是|为|[:：=＝])?)[ ]{0,2}"
                       r"(?P<value>[A-Za-z][A-Za-z0-9_-]{5,19}|[1-9]\d{4,10})(?![A-Za-z0-9_@]|\.[A-Za-z0-9])")
 _ACCOUNTS = ("信", "QQ", "qq", "扣扣", "抖音", "支付宝", "WX", "wx", "VX", "vx", "Chat", "chat")
-_PASSPORT = re.compile(rf"(?:护照|[Pp]assport|通行证|台胞证|回乡证){_IS}(?P<value>(?:[DEGHCMKPS][A-Z]?|1[45])\d{{7,8}})(?![A-Za-z0-9])")
+_PASSPORT = re.compile(rf"(?:护照|[Pp]assport|通行证|台胞证|回乡证){_IS}(?P<value>[A-Z]{{0,2}}\d{{7,9}})(?![A-Za-z0-9])")
 _RECORD = re.compile("(?:病历|病案|住院|门诊|就诊卡?|诊疗卡|医保卡?|社保卡|检查|影像|标本|病理|MRN)(?:号码|号|编号|[ ]?[:：=])"
                      r"[ ]{0,2}(?:是|为|[:：=＝])?[ ]{0,2}(?P<value>(?=[A-Z-]{0,4}\d)[A-Z0-9][A-Z0-9-]{3,17})(?![A-Za-z0-9年月])")
 _PLATE = re.compile("[A-HJ-NP-Z](?<=[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼].)[ ·•.-]?(?=[A-Z]{0,3}[0-9][A-Z0-9]*[0-9])"
                     "(?:[A-HJ-NP-Z0-9]{4}[A-HJ-NP-Z0-9挂学警港澳]|[A-K][A-HJ-NP-Z0-9][0-9]{4}|[0-9]{5}[A-K])(?![A-Za-z0-9])")
 _NO = r"(?:\d{1,5}|[一二三四五六七八九十百]{1,5})"
 _ROOM = rf"(?:{_NO}单元[ ]?)?(?:{_NO}[层楼][ ]?)?{_NO}(?:室|户|号房|房)"
+_FLAT = rf"{_NO}(?:号楼|栋|幢|座)[ ]?(?:{_ROOM}|{_NO}单元{_NO}|{_NO}(?![\d人层元]))"
 # From the name's last character on, for speed; `_finds` looks where it begins.
-_STREET = re.compile(rf"[路街道巷弄同里村](?P<door>{_NO}[号弄](?:院|{_NO}号)?[ ]?)(?P<room>(?:{_NO}(?:号楼|栋|幢|座)[ ]?)?{_ROOM})?")
-_ESTATE = re.compile(rf"[区园村寓苑庭城府湾](?:(?<=小区)|(?<=新村)|(?<=[园寓苑庭城府湾]))[{HAN}]{{0,4}}{_NO}(?:号楼|栋|幢|座)[ ]?"
-                     rf"(?P<room>{_ROOM}|{_NO}单元{_NO}|{_NO}(?![\d人层元]))")
+_STREET = re.compile(rf"[路街道巷弄同里村](?P<door>{_NO}[号弄](?:院|{_NO}号)?[ ]?)(?P<room>{_FLAT}|{_ROOM})?")
+_ESTATE = re.compile(rf"[区园村寓苑庭城府湾](?:(?<=小区)|(?<=新村)|(?<=[园寓苑庭城府湾]))[{HAN}]{{0,4}}(?P<room>{_FLAT})")
 _LIVES = re.compile("住址|地址|家住|住在|住于|居住|户籍|收货|收件|寄到|寄往|现住|家庭")
-_BEGINS = re.compile(r"住址|地址|家住|住在|住于|居住在?|位于|户籍|寄到|寄往|送到|现住|[在到至是为于]|[^\w]")
+_BEGINS = re.compile(r"住址|地址|家住|住在|住于|居住在?|位于|户籍|老家|寄到|寄往|送到|现住|[在到至是为于]|[^\w]")
 # What a number is called that is nobody's: looked for just before it.
 _OTHER = re.compile("(?:订单|单|流水|编|运单|快递|货|批|发票|合同|案|文|书|刊|期|学|工|型|序列|版本|任务|事务|交易|备案|证书|注册|许可|专利|条|商品)"
-                    "(?:号码?|码)[是为 :：=#]{0,3}$|(?<![A-Za-z])(?:ts|tso|id|uid|seq|time|token|key|hash|version|isbn|issn|gb|doi|no|版本|编码|代码)"
-                    r"[ :：=\"'#.]{0,4}$", re.IGNORECASE)
+                    "(?:号码?|码)[是为 :：=#]{0,3}$|(?<![A-Za-z])(?:ts|tso|id|uid|seq|time|token|key|hash|version|isbn|issn|gb|gb/t|doi|no"
+                    r"|版本|编码|代码)[ :：=\"'#.]{0,4}$", re.IGNORECASE)
+_UNIT = re.compile("[ ]?(?:元|万|亿|号[^码]|毫米|厘米|公里|米|吨|人|次|个|年|%|％|字节|分钟|秒)")
 _BANK = re.compile("卡|银行|账号|帐号|账户|帐户|户名|开户|打款|汇款|转账|收款|[Cc]ard")
 _CALL = re.compile(r"(?:电话|座机|固话|致电|拨打|热线|传真|联系|[Tt]el|TEL|[Pp]hone)[^\d。；\n]{0,8}$")
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
@@ -122,7 +123,7 @@ def _number_name(number: str, before: str, after: str) -> str | None:
         return "resident_id"
     if _OTHER.search(before):
         return None
-    if re.fullmatch(r"1[3-9]\d{9}", digits):
+    if re.fullmatch(r"1[3-9]\d{9}", digits) and not _UNIT.match(after):
         return "mobile_phone"
     if digits.isdecimal() and is_bank_card(digits) and (_BANK.search(before + after) or " " in number or "-" in number):
         return "bank_card"
