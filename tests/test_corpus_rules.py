@@ -112,6 +112,11 @@ def test_the_gate_lets_only_traditional_text_be_converted():
     rules = Rules(script="simplified", original=True)
     kept = prepare(Document("a", traditional, {"file": "a"}), Settings(rules)).document
     assert kept.metadata == {"file": "a", "script": "traditional", "original": traditional} and kept.text == simplified(traditional)
+    hidden = Settings(Rules(script="simplified", original=True, personal="mask"))
+    kept = prepare(Document("a", traditional + "電話13912345678", {"file": "a"}), hidden).document
+    assert "139" not in kept.text + kept.metadata["original"]
+    refused = prepare(Document("a", "13912345678", {"file": "a"}), hidden)
+    assert (refused.reason, refused.details) == ("too_short", {"text": "【手机号】", "value": 11})
     assert prepare(Document("a", "效果显著，著名的乾隆皇帝瞭望四方，找不到藉口。", {"file": "a"}), Settings(rules)).document.text == "效果显著，著名的乾隆皇帝瞭望四方，找不到藉口。"
 
 

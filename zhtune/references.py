@@ -68,7 +68,7 @@ def expand(reference: str) -> list[str]:
     Raises:
         ConfigError: the pattern names none.
     """
-    if not any(c in reference for c in "*?[") or Path(reference).exists():
+    if "://" in reference or not any(c in reference for c in "*?[") or Path(reference).exists():
         return [reference]
     found = sorted(glob.glob(reference, recursive=True))
     if not found:

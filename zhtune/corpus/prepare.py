@@ -61,12 +61,12 @@ def prepare(item: Document | Refusal | Sealed, settings: Settings) -> Outcome:
     if settings.lines:
         text = settings.lines.without(text, rules.boilerplate).strip()
     if rules.script == "simplified" and script.is_traditional(text):
-        metadata = {**metadata, "script": "traditional", **({"original": text} if rules.original else {})}
+        metadata = {**metadata, "script": "traditional", **({"original": _masked(text, rules)} if rules.original else {})}
         text = script.simplified(text)
     measured = dict(filters.measured(text)) if settings.measure else {}
     refused = _refusal(text, settings)
     if refused:
-        return Outcome(item.id, metadata["file"], None, refused[0], {"text": text[:_EXCERPT], "value": refused[1]}, signals=measured)
+        return Outcome(item.id, metadata["file"], None, refused[0], {"text": _masked(text[:_EXCERPT], rules), "value": refused[1]}, signals=measured)
     found = list(personal(text)) if rules.personal != "keep" else []
     counts = Counter(find.name for find in found)
     if found and rules.personal == "drop":
@@ -89,6 +89,10 @@ def count_lines(paths: list[Path], fields: list[str], rules: filters.Rules, work
     for found in in_order(keys, read_sealed(paths, fields), _weight, workers):
         counts.add(found)
     return counts
+
+
+def _masked(text: str, rules: filters.Rules) -> str:
+    return text if rules.personal == "keep" else replace(text, list(personal(text)))
 
 
 def _normalised(text: str, rules: filters.Rules) -> str:
