@@ -35,12 +35,10 @@ def ask(text):
     return [{"role": "user", "content": text}]
 
 
-@pytest.fixture(scope="module", params=["bytes", "spelt"])
-def model(request, tmp_path_factory):
+def babbler(folder, tokenizer):
     """Random weights whose answers are bytes and characters in any order: much of it no UTF-8."""
     from transformers import LlamaConfig, LlamaForCausalLM
-    folder = tmp_path_factory.mktemp(request.param)
-    {"bytes": byte_tokenizer, "spelt": spelling_tokenizer}[request.param](folder, ("<s>", "<|im_end|>"))
+    tokenizer(folder, ("<s>", "<|im_end|>"))
     (folder / "chat_template.jinja").write_text(named_template("chatml"))
     encoder = ChatEncoder(folder)
     torch.manual_seed(3)
@@ -51,8 +49,14 @@ def model(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def engine(model):
-    with closing(open_engine(references.resolve(str(model)))) as opened:
+def model(tmp_path_factory):
+    return babbler(tmp_path_factory.mktemp("model"), byte_tokenizer)
+
+
+@pytest.fixture(scope="module", params=[byte_tokenizer, spelling_tokenizer])
+def engine(request, tmp_path_factory):
+    folder = babbler(tmp_path_factory.mktemp("engine"), request.param)
+    with closing(open_engine(references.resolve(str(folder)))) as opened:
         yield opened
 
 

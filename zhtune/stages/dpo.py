@@ -20,7 +20,7 @@ from zhtune.tokenizers.load import read_object
 from zhtune.train.adapter import Lora
 from zhtune.train.schedule import Schedule
 
-STAGE = Stage("dpo", version=1, kind="adapter", inputs={"model": MODEL_KINDS, "preferences": ("preferences", "file")})
+STAGE = Stage("dpo", version=2, kind="adapter", inputs={"model": MODEL_KINDS, "preferences": ("preferences", "file")})
 
 
 @dataclass(frozen=True, kw_only=True)

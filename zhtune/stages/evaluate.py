@@ -19,7 +19,7 @@ from zhtune.references import MODEL_KINDS
 from zhtune.synthesis.instruct import read_taught
 from zhtune.synthesis.questions import Question, heldout_questions
 
-STAGE = Stage("evaluate", version=2, kind="report",
+STAGE = Stage("evaluate", version=3, kind="report",
               inputs={"model": MODEL_KINDS, "graph": ("graph",), "records": ("records",), "corpus": ("corpus", "file")})
 _SAMPLES = 10
 

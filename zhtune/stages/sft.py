@@ -22,7 +22,7 @@ from zhtune.train.adapter import Lora
 from zhtune.train.samples import Sample
 from zhtune.train.schedule import Schedule
 
-STAGE = Stage("sft", version=1, kind="adapter", inputs={"model": MODEL_KINDS, "records": ("records", "file")})
+STAGE = Stage("sft", version=2, kind="adapter", inputs={"model": MODEL_KINDS, "records": ("records", "file")})
 
 
 @dataclass(frozen=True, kw_only=True)

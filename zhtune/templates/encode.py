@@ -31,6 +31,7 @@ __all__ = ["ChatEncoder", "Sample", "named_template"]
 _LEARN, _LEARNT = "\ue004", "\ue005"                        # private-use marks around what is trained
 _DIVIDERS = (CUT, TARGET, _LEARN, _LEARNT)
 _TOKEN = re.compile(r"<\|[^|<>\s]+\|>|\[gMASK\]|<[se]op>")  # what a shipped template means as a token
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 _ASK, _TELL = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
 _CALL = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
 
@@ -62,7 +63,7 @@ class ChatEncoder:
     """
 
     def __init__(self, folder: Path, template: str = "", adapters: Sequence[Path] = (), chat: bool = True):
-        from tokenizers import Tokenizer
+        from tokenizers import AddedToken, Tokenizer
         file = folder / "tokenizer.json"
         if not file.exists():
             raise ConfigError(f"{folder} has no tokenizer.json")
@@ -73,8 +74,10 @@ class ChatEncoder:
         added = {t["content"]: t for t in definition["added_tokens"]}
         self._added = {text: t["id"] for text, t in added.items()}
         self._special = {t["id"] for t in added.values() if t["special"]}
-        harmless = [t for t in added.values() if not t["special"] and not t["content"].strip()]     # Gemma's runs of spaces
-        self._plain = Tokenizer.from_str(json.dumps({**definition, "added_tokens": harmless, "post_processor": None}))
+        self._plain = Tokenizer(self._control.model)        # shares the vocabulary: a second reading takes seconds
+        self._plain.normalizer, self._plain.pre_tokenizer = self._control.normalizer, self._control.pre_tokenizer
+        self._plain.add_tokens([AddedToken(text, **{name: t[name] for name in _FLAGS})                  # Gemma's runs of spaces
+                                for text, t in added.items() if not t["special"] and not text.strip()])
         self._bytes = _byte_tokens(definition)
         self._ids = set(self._control.get_vocab(with_added_tokens=True).values())
         self._bos = self._control.encode("").ids            # what the tokenizer itself would put in front
