@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ class TransformersEngine:
         """Yield pieces of one answer as whole characters, last the Reply."""
         prompt, answer = self._prompt(messages), []
         whole, held, found = Whole(self.encoder.answer), "", False
-        for (token,) in self._decode([prompt], sampling, set()):
+        for (token,) in self._decode([prompt], sampling):
             answer.append(token)
             if token not in self.encoder.stop_ids:
                 piece, held, found = until_stop(held + whole.push(token), sampling.stop)
@@ -125,7 +125,7 @@ class TransformersEngine:
             self.model.set_adapter(self._names[name])
         return nullcontext()
 
-    def _decode(self, prompts: list[list[int]], sampling: Sampling, ended: set[int]) -> Iterator[list[int | None]]:
+    def _decode(self, prompts: list[list[int]], sampling: Sampling, ended: Collection[int] = ()) -> Iterator[list[int | None]]:
         """Yield one step of new tokens, (batch,), a stop token included; None for rows that have ended, those of `ended` too."""
         import torch
         width = max(map(len, prompts))
