@@ -167,6 +167,14 @@ def test_thinking_is_part_of_the_last_answer_and_left_out_of_earlier_ones(folder
     assert encoder.answer(raw) == "<think>\n2+2=4\n</think>\n\n四" and encoder.answer(raw[:3]) == ""    # may still become the empty block
 
 
+@pytest.mark.parametrize("name, expected", [
+    ("alpaca", f"{BELOW}⟦您好。{{</s>}}⟧\n\n### Instruction:\n头晕？\n\n### Response:⟦先坐下。{{</s>}}⟧"),
+    ("chatml", "{<|im_start|>}assistant\n⟦您好。{<|im_end|>}⟧\n{<|im_start|>}user\n头晕？{<|im_end|>}\n{<|im_start|>}assistant\n⟦先坐下。{<|im_end|>}⟧\n")])
+def test_a_greeting_before_any_question(folder, name, expected):
+    encoder = ChatEncoder(folder, name)
+    assert shown(encoder, encoder.sample([told("您好。"), user("头晕？"), told("先坐下。")])) == expected
+
+
 def test_a_base_without_a_template_and_one_without_its_tokens(tmp_path):
     byte_tokenizer(tmp_path / "t", control=["<s>", "</s>"])
     with pytest.raises(ConfigError, match=r"has no chat template; name one with --template, such as --template chatml"):

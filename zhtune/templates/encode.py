@@ -108,7 +108,7 @@ class ChatEncoder:
                               "choose another one with --template")
         start, end = answers[1]
         lead, _, after = MARK.sub(OPEN, rendered[start:end]).rpartition(OPEN)
-        self._lead = lead.replace(CUT, "")
+        self._lead = self._ends.sub("", lead.replace(CUT, ""))
         """What the template puts between a prompt and the content of the answer"""
         self.end_id = self._added[self._ends.findall(after)[-1]]
         self.last_only = self._only_last_is_whole()
@@ -188,8 +188,11 @@ class ChatEncoder:
         for i, message in enumerate(conversation.messages):
             if message["role"] != "assistant":
                 continue
-            prompt = self._template.render(conversation, True, i)
             own = next((start for start, _, key in marks if key == str(i)), -1)
+            try:
+                prompt = self._template.render(conversation, True, i)
+            except DataError:                               # an answer without a question
+                prompt = OPEN + OPEN
             start = len(prompt) if rendered.startswith(prompt) else own
             if start < 0:
                 continue
