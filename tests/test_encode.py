@@ -53,7 +53,7 @@ def test_a_base_without_a_template_needs_one_named(tmp_path):
     with pytest.raises(ConfigError, match="has no chat template; name one with --template"):
         ChatEncoder(tmp_path)
     assert ChatEncoder(tmp_path, "chatml").end_id == SPECIAL.index("<|im_end|>")
-    with pytest.raises(ConfigError, match="no chat template 'nosuch'; there are: chatml"):
+    with pytest.raises(ConfigError, match="no chat template 'nosuch'; there are: alpaca, bloomz, chatglm, "):
         ChatEncoder(tmp_path, "nosuch")
 
 

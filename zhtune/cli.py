@@ -22,6 +22,7 @@ VERBS = {
     "prefer": ("zhtune.stages.prefer:prefer", "graph -> preference pairs"),
     "dpo": ("zhtune.stages.dpo:dpo", "model + preferences -> adapter"),
     "merge": ("zhtune.stages.merge:merge", "adapter -> one model folder"),
+    "generate": ("zhtune.stages.generate:generate", "anything that answers + prompts -> records with answers"),
     "evaluate": ("zhtune.stages.evaluate:evaluate", "anything that answers -> report of facts and bits per character"),
     "quantize": ("zhtune.stages.quantize:quantize", "model -> GGUF in 8 or 4 bit"),
     "chat": ("zhtune.stages.chat:chat", "talk to a model in the terminal"),

@@ -10,6 +10,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 logger = logging.getLogger("zhtune")
+_shown: list[str] = []                                      # labels of bars on the terminal: one at a time
 
 
 def configure(level: int = logging.INFO) -> None:
@@ -23,10 +24,14 @@ def configure(level: int = logging.INFO) -> None:
 
 
 def progress(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
-    """Iterate with one progress bar when stderr is a terminal and the CLI has asked for logs; silent otherwise."""
-    if not (logger.isEnabledFor(logging.INFO) and logger.handlers and sys.stderr.isatty()):
+    """Iterate with one progress bar when stderr is a terminal and the CLI has asked for logs; silent otherwise, and within another."""
+    if _shown or not (logger.isEnabledFor(logging.INFO) and logger.handlers and sys.stderr.isatty()):
         yield from items
         return
     from rich.console import Console
     from rich.progress import track
-    yield from track(items, description=label, total=total, console=Console(stderr=True), transient=True)
+    _shown.append(label)
+    try:
+        yield from track(items, description=label, total=total, console=Console(stderr=True), transient=True)
+    finally:
+        _shown.remove(label)

@@ -9,12 +9,13 @@ from typing import Any
 from zhtune.graph.graph import Graph
 from zhtune.models.engine import Engine, Sampling
 from zhtune.synthesis.questions import Question, Verdict, majority, score, wilson
+from zhtune.synthesis.replies import part_thinking
 
 
 def ask(engine: Engine, questions: list[Question], graph: Graph, sampling: Sampling) -> list[tuple[Question, str, Verdict]]:
-    """Put every question to an engine and judge the answers."""
+    """Put every question to an engine and judge the answers, without their thinking."""
     replies = engine.generate([[{"role": "user", "content": q.text}] for q in questions], sampling)
-    return [(q, r.text, score(r.text, q, graph)) for q, r in zip(questions, replies, strict=True)]
+    return [(q, r.text, score(part_thinking(r.text)[1], q, graph)) for q, r in zip(questions, replies, strict=True)]
 
 
 def figures(judged: list[tuple[Question, str, Verdict]], graph: Graph) -> dict[str, Any]:

@@ -13,7 +13,10 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
+
+from zhtune.errors import DataError
 
 WINDOW = 200                                                # characters of one window
 
@@ -47,3 +50,41 @@ def bits_per_character(model: Any, encoder: Any, texts: list[str], batch: int = 
         losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         nats += losses[real[:, 1:].flatten()].sum().item()
     return nats / math.log(2) / sum(map(len, texts))
+
+
+def long_windows(encoder: Any, texts: Iterable[str], length: int, most: int) -> list[list[int]]:
+    """Token ids of evenly chosen windows of `length` tokens, from texts laid end to end.
+
+    Raises:
+        DataError: they have fewer tokens than one window.
+    """
+    ids = [i for text in texts for i in (*encoder.text_ids(text), encoder.end_id)]
+    whole = len(ids) // length
+    if not whole:
+        raise DataError(f"the held-out text has {len(ids)} tokens, one window of the new context takes {length}")
+    return [ids[n * length:(n + 1) * length] for n in sorted({i * whole // most for i in range(min(most, whole))})]
+
+
+def bits_by_position(model: Any, encoder: Any, windows: list[list[int]], spans: int = 8) -> list[tuple[int, int, float]]:
+    """(first position, last, mean bits of one character there), of equal spans of the windows.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        encoder: its ChatEncoder.
+        windows: token ids, all of equal length.
+        spans: how many.
+    """
+    import torch
+    length = len(windows[0])
+    bounds = [1 + i * (length - 1) // spans for i in range(spans + 1)]
+    nats, characters = [0.0] * spans, [0] * spans
+    for window in windows:
+        ids = torch.tensor([window], device=model.device)
+        with torch.inference_mode():
+            hidden = model.get_decoder()(input_ids=ids).last_hidden_state[0]
+            for span, (first, last) in enumerate(pairwise(bounds)):     # a span at a time: logits are the largest tensor
+                logits = model.get_output_embeddings()(hidden[first - 1:last - 1]).float()
+                nats[span] += torch.nn.functional.cross_entropy(logits, ids[0, first:last], reduction="sum").item()
+        read = [len(encoder.decode(window[:bound]).rstrip("\ufffd")) for bound in bounds]
+        characters = [n + after - before for n, (before, after) in zip(characters, pairwise(read), strict=True)]
+    return [(first, last - 1, n / math.log(2) / max(c, 1)) for (first, last), n, c in zip(pairwise(bounds), nats, characters, strict=True)]

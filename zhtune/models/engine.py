@@ -1,4 +1,4 @@
-"""Whatever answers, behind one interface: a model folder, an adapter on its base, a GGUF file.
+"""Whatever answers, behind one interface: a model folder, an adapter on its base, a GGUF file, an endpoint.
 
 An engine takes conversations and gives text. The prompt's token ids come from the one encoder (zhtune/templates), so
 training and every engine see the same ids. Streams yield whole characters: half a UTF-8 character is held back.
@@ -6,7 +6,7 @@ training and every engine see the same ids. Streams yield whole characters: half
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,6 +26,10 @@ class Sampling:
     """0 is greedy decoding"""
     top_p: float = 1.0
     seed: int = 0
+    stop: tuple[str, ...] = ()
+    """Strings before which the answer ends"""
+    by: str = ""
+    """Which of the engine's adapters answers; empty: the model without them"""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Reply:
     prompt_tokens: int
     completion_tokens: int
     finish: str
-    """ "stop" (a stop token) or "length" (the limit) """
+    """ "stop" (a stop token or string) or "length" (the limit) """
 
 
 class Engine(Protocol):
@@ -51,27 +55,51 @@ class Engine(Protocol):
     def stream(self, messages: Conversation, sampling: Sampling) -> Iterator[str | Reply]:
         """Yield pieces of the answer as whole characters, last the Reply with the whole text."""
 
+    def check(self, messages: Conversation) -> None:
+        """Raise DataError for a conversation that it cannot answer, such as one longer than its context."""
+
     def close(self) -> None:
         """Free what it holds; it answers no more."""
 
 
-def open_engine(source: Source, threads: int = 2) -> Engine:
-    """The engine for a resolved reference: model, adapter, base, quantized artifact or .gguf file.
+def open_engine(source: Source, threads: int = 2, template: str = "", adapters: Mapping[str, Source] | None = None) -> Engine:
+    """The engine for a resolved reference: model, adapter, base, quantized artifact, .gguf file or endpoint.
 
     Args:
         source: what answers.
         threads: of llama.cpp; torch takes its own from OMP_NUM_THREADS.
+        template: a chat template's name, for a model that has none.
+        adapters: by name, adapters on a model that are kept apart: each answer names the one it is by.
 
     Raises:
-        ConfigError: nothing that answers.
+        ConfigError: nothing that answers, or not in this way.
     """
+    gguf = source.kind == "quantized" or (source.path is not None and source.path.suffix == ".gguf")
+    if adapters and (gguf or source.kind == "endpoint"):
+        raise ConfigError(f"{source.reference} takes no adapters; give the model that they were trained on")
+    if template and source.kind == "endpoint":
+        raise ConfigError("an endpoint has its own chat template; leave out --template")
     if source.kind == "endpoint":
-        raise ConfigError(f"{source.reference} is an endpoint; evaluate and chat read models, adapters and GGUF files")
-    if source.kind == "quantized" or (source.path is not None and source.path.suffix == ".gguf"):
+        from zhtune.models.endpoint import EndpointEngine
+        return EndpointEngine(source)
+    if gguf:
         from zhtune.models.llamacpp import LlamaCppEngine
-        return LlamaCppEngine(source, threads)
+        return LlamaCppEngine(source, threads, template=template)
     from zhtune.models.generation import TransformersEngine
-    return TransformersEngine(source)
+    return TransformersEngine(source, template, adapters or {})
+
+
+def until_stop(text: str, stops: tuple[str, ...]) -> tuple[str, str, bool]:
+    """Divide text into what may be shown, what must wait (it may begin a stop string), and whether one was found."""
+    found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
+    if found:
+        return text[:min(found)], "", True
+    wait = max((n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
+    return text[:len(text) - wait], text[len(text) - wait:], False
+
+
+# Ends of a text that the next token may change: half a character, and marks whose width ChatGLM-6B tells from the next character.
+_UNSETTLED = ("\ufffd", ",", "!", ":", ";", "?")
 
 
 @contextmanager
@@ -101,7 +129,7 @@ class Whole:
         """The new whole characters that `token` completes; empty while a character is unfinished."""
         self._ids.append(token)
         text = self._decode(self._ids)
-        if text.endswith("\ufffd") or not text.startswith(self._done):
+        if text.endswith(_UNSETTLED):
             return ""
         new, self._done = text[len(self._done):], text
         return new

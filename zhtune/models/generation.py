@@ -6,17 +6,20 @@ the last token, and gaps before it.
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from zhtune.errors import DataError, require
+from zhtune.errors import ConfigError, DataError, require
 from zhtune.log import progress
-from zhtune.models.engine import Conversation, Reply, Sampling, Whole
-from zhtune.models.load import load_chain
+from zhtune.models.context import context_of
+from zhtune.models.engine import Conversation, Reply, Sampling, Whole, until_stop
+from zhtune.models.load import load_chain, open_encoder
 from zhtune.references import Source
-from zhtune.templates.encode import ChatEncoder
+from zhtune.templates.render import template_of
 
 _BATCH_TOKENS = 8192                                        # padded prompt and answer tokens of one batch, bounds the cache
 
@@ -27,19 +30,25 @@ class TransformersEngine:
     Args:
         source: a resolved model reference.
         template: a chat template's name, for a base that has none.
+        adapters: by name, LoRA adapters on the model that are kept apart (Sampling.by).
     """
 
-    def __init__(self, source: Source, template: str = ""):
+    def __init__(self, source: Source, template: str = "", adapters: Mapping[str, Source] | None = None):
         torch = require("torch", "train")
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
-            model, folder = load_chain(source, Path(scratch), "auto" if self._device == "cuda" else "float32")
-            self.encoder = ChatEncoder(folder, template)
+            self.encoder, _ = open_encoder(source, Path(scratch), template)
+            self._names = {name: f"adapter{i}" for i, name in enumerate(adapters or {})}
+            for adapter in (adapters or {}).values():
+                _require_fit(adapter, source, template or self.encoder.template_text == (template_of(adapter.path) or self.encoder.template_text))
+            model, _ = load_chain(source, Path(scratch), "auto" if self._device == "cuda" else "float32")
+        for name, adapter in (adapters or {}).items():
+            model = _beside(model, adapter, self._names[name])
         self.model = model.to(self._device)
         rows = model.get_output_embeddings().weight.shape[0]
         self._unused = torch.tensor(self.encoder.unused(rows), dtype=torch.long, device=self._device)
         self.name = source.reference
-        self.context: int = model.config.max_position_embeddings
+        self.context: int = context_of(model.config.to_dict())
 
     def generate(self, conversations: list[Conversation], sampling: Sampling) -> list[Reply]:
         """Answer many conversations; the answers come in the order of the conversations.
@@ -50,25 +59,38 @@ class TransformersEngine:
         prompts = [self._prompt(messages) for messages in conversations]
         replies: dict[int, Reply] = {}
         for batch in progress(_batches(prompts, sampling.max_tokens), "generate"):
-            answers = [[] for _ in batch]
-            for step in self._decode([prompts[i] for i in batch], sampling):
+            answers: list[list[int]] = [[] for _ in batch]
+            ended: set[int] = set()                         # rows in which a stop string has come
+            for step in self._decode([prompts[i] for i in batch], sampling, ended):
                 for row, token in enumerate(step):
                     if token is not None:
                         answers[row].append(token)
-            replies |= {i: self._reply(prompts[i], answer) for i, answer in zip(batch, answers, strict=True)}
+                        if sampling.stop and self._stopped(answers[row], sampling.stop):
+                            ended.add(row)
+            replies |= {i: self._reply(prompts[i], answer, sampling.stop) for i, answer in zip(batch, answers, strict=True)}
         return [replies[i] for i in range(len(prompts))]
 
     def stream(self, messages: Conversation, sampling: Sampling) -> Iterator[str | Reply]:
         """Yield pieces of one answer as whole characters, last the Reply."""
         prompt, answer = self._prompt(messages), []
-        whole = Whole(self.encoder.decode)
+        whole, held, found = Whole(self.encoder.answer), "", False
         for (token,) in self._decode([prompt], sampling):
             answer.append(token)
-            if token not in self.encoder.stop_ids and (piece := whole.push(token)):
-                yield piece
-        if rest := whole.rest():
-            yield rest
-        yield self._reply(prompt, answer)
+            if token not in self.encoder.stop_ids:
+                piece, held, found = until_stop(held + whole.push(token), sampling.stop)
+                if piece:
+                    yield piece
+            if found:
+                break
+        else:
+            piece, held, found = until_stop(held + whole.rest(), sampling.stop)
+            if piece + held:
+                yield piece + held
+        yield self._reply(prompt, answer, sampling.stop)
+
+    def check(self, messages: Conversation) -> None:
+        """Raise DataError where the conversation leaves no room for an answer."""
+        self._prompt(messages)
 
     def close(self) -> None:
         """Drop the weights."""
@@ -80,13 +102,31 @@ class TransformersEngine:
             raise DataError(f"the conversation has {len(ids)} tokens, the model's context is {self.context}")
         return ids
 
-    def _reply(self, prompt: list[int], answer: list[int]) -> Reply:
+    def _reply(self, prompt: list[int], answer: list[int], stops: tuple[str, ...]) -> Reply:
         stopped = bool(answer) and answer[-1] in self.encoder.stop_ids
-        text = self.encoder.decode(answer[:-1] if stopped else answer).rstrip("\ufffd")
-        return Reply(text, len(prompt), len(answer), "stop" if stopped else "length")
+        text = self.encoder.answer(answer[:-1] if stopped else answer).rstrip("\ufffd")
+        piece, held, found = until_stop(text, stops)
+        return Reply(piece + held, len(prompt), len(answer), "stop" if stopped or found else "length")
 
-    def _decode(self, prompts: list[list[int]], sampling: Sampling) -> Iterator[list[int | None]]:
-        """Yield one step of new tokens, (batch,), a stop token included; None for rows that have ended."""
+    def _stopped(self, answer: list[int], stops: tuple[str, ...]) -> bool:
+        """Whether a stop string stands at the end of an answer: no token has less than a byte."""
+        tail = self.encoder.decode(answer[-max(len(stop.encode()) for stop in stops) - 1:])
+        return any(stop in tail for stop in stops)
+
+    def _answering(self, name: str) -> AbstractContextManager[Any]:
+        """Context in which the adapter of that name computes, or none."""
+        if not self._names:
+            return nullcontext()
+        if not name:
+            return self.model.disable_adapter()
+        if name not in self._names:
+            raise DataError(f"there is no adapter {name!r}; there are: {', '.join(self._names)}")
+        if self.model.active_adapter != self._names[name]:
+            self.model.set_adapter(self._names[name])
+        return nullcontext()
+
+    def _decode(self, prompts: list[list[int]], sampling: Sampling, ended: Collection[int] = ()) -> Iterator[list[int | None]]:
+        """Yield one step of new tokens, (batch,), a stop token included; None for rows that have ended, those of `ended` too."""
         import torch
         width = max(map(len, prompts))
         room = min(sampling.max_tokens, self.context - width)
@@ -96,7 +136,7 @@ class TransformersEngine:
         generator = torch.Generator(self._device).manual_seed(sampling.seed)
         alive, cache = [True] * len(prompts), None
         for _ in range(room):
-            with torch.inference_mode():
+            with torch.inference_mode(), self._answering(sampling.by):
                 positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1]:]
                 out = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, cache=cache, use_cache=True,
                                  logits_to_keep=1)
@@ -105,11 +145,32 @@ class TransformersEngine:
                 tokens = _choose(logits, sampling, generator)
             chosen = tokens.tolist()
             yield [token if lives else None for token, lives in zip(chosen, alive, strict=True)]
-            alive = [lives and token not in self.encoder.stop_ids for token, lives in zip(chosen, alive, strict=True)]
+            alive = [lives and token not in self.encoder.stop_ids and row not in ended
+                     for row, (token, lives) in enumerate(zip(chosen, alive, strict=True))]
             if not any(alive):
                 return
             ids = tokens[:, None]
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+
+
+def _require_fit(adapter: Source, base: Source, same_template: bool) -> None:
+    """Raise ConfigError for an adapter that cannot stand beside others on a model."""
+    kind = json.loads((adapter.path / "adapter_config.json").read_text("utf-8")).get("peft_type")
+    if kind not in ("LORA", "IA3"):
+        raise ConfigError(f"{adapter.reference} is a {kind} adapter, which does not stand beside others; give it as --model")
+    if adapter.manifest["resolved"]["base_digest"] != base.digest:
+        raise ConfigError(f"{adapter.reference} was trained on another model than {base.reference}")
+    if not same_template:
+        raise ConfigError(f"{adapter.reference} has another chat template than {base.reference}; give it as --model")
+
+
+def _beside(model: Any, adapter: Source, name: str) -> Any:
+    """The model with one more adapter, not merged."""
+    peft = require("peft", "train")
+    if isinstance(model, peft.PeftModel):
+        model.load_adapter(str(adapter.path), adapter_name=name)
+        return model.eval()
+    return peft.PeftModel.from_pretrained(model, str(adapter.path), adapter_name=name).eval()
 
 
 def _choose(logits: Any, sampling: Sampling, generator: Any) -> Any:

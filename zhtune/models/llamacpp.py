@@ -39,15 +39,19 @@ class LlamaCppEngine:
         threads: CPU threads.
         slots: conversations answered at the same time; `generate` asks a file of 16 bits or more one at a time.
         context: most tokens of one conversation, prompt and answer; the model's own limit holds as well.
+        template: a chat template's name, for a model that has none.
 
     Raises:
         ConfigError: the file is missing, cut, or of no model that llama.cpp knows.
     """
 
-    def __init__(self, source: Source, threads: int = 2, slots: int = 4, context: int = 2048):
+    def __init__(self, source: Source, threads: int = 2, slots: int = 4, context: int = 2048, template: str = ""):
         file = _gguf_file(source)
+        beside = (file.parent / "tokenizer.json").exists()
+        if template and not beside:
+            raise ConfigError(f"{source.reference} is asked through the chat template inside it; leave out --template")
         self.name = source.reference
-        self.encoder = ChatEncoder(file.parent) if (file.parent / "tokenizer.json").exists() else None
+        self.encoder = ChatEncoder(file.parent, template) if beside else None
         self._key = secrets.token_hex(16)
         self._server = _load(file, threads, slots, context, self._key)
         self._send("GET", "/slots")                         # its answer waits for the task loop; closed before that begins, llama.cpp hangs
@@ -72,20 +76,21 @@ class LlamaCppEngine:
     def stream(self, messages: Conversation, sampling: Sampling) -> Iterator[str | Reply]:
         """Yield pieces of one answer as whole characters, last the Reply. Closing it ends the generation."""
         request = {**self._request(messages, sampling), "stream": True, "stream_options": {"include_usage": True}}
-        lead, held, text, finish, usage = self._lead, "", "", "length", {}
+        raw, text, finish, usage = "", "", "length", {}
         for chunk in _chunks(self._call, request):
             usage = chunk.get("usage") or usage
             for choice in chunk["choices"]:
                 finish = choice["finish_reason"] or finish
-                piece = _text(choice)
-                if piece and lead:
-                    piece, lead = piece.removeprefix(lead), ""
-                whole = (held + piece).rstrip("\ufffd")     # dropped at the end of an answer, kept within it
-                held = (held + piece)[len(whole):]
-                if whole:
-                    text += whole
-                    yield whole
+                raw += _text(choice)
+                piece = self._content(raw)[len(text):]
+                if piece:
+                    text += piece
+                    yield piece
         yield Reply(text, usage["prompt_tokens"], usage["completion_tokens"], finish)
+
+    def check(self, messages: Conversation) -> None:
+        """Raise DataError where the conversation leaves no room for an answer."""
+        self._request(messages, Sampling())
 
     def close(self) -> None:
         """Stop llama.cpp and free its memory."""
@@ -119,14 +124,19 @@ class LlamaCppEngine:
 
     def _request(self, messages: Conversation, sampling: Sampling) -> dict[str, Any]:
         request = {"max_tokens": sampling.max_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p,
-                   "seed": sampling.seed, "samplers": ["temperature", "top_p"], "top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0,
-                   "logit_bias": self._bias, "cache_prompt": False}     # a reused prefix changes the last bits
+                   "seed": sampling.seed, "stop": list(sampling.stop), "samplers": ["temperature", "top_p"], "top_k": 0, "min_p": 0.0,
+                   "repeat_penalty": 1.0, "logit_bias": self._bias, "cache_prompt": False}     # a reused prefix changes the last bits
         if self.encoder is None:
             return {**request, "messages": messages}
         ids = self.encoder.prompt(messages)
         if len(ids) >= self.context:
             raise DataError(f"the conversation has {len(ids)} tokens, the context is {self.context}; shorten it")
         return {**request, "prompt": ids}
+
+    def _content(self, text: str) -> str:
+        """The content of a message in what llama.cpp has generated so far; half a character at its end is dropped."""
+        text = text.removeprefix(self._lead)
+        return (text if self.encoder is None else self.encoder.content(text)).rstrip("\ufffd")
 
     def _call(self, request: dict[str, Any], receive: Callable[[dict[str, Any]], bool] | None = None) -> Any:
         if self.encoder is None:
@@ -136,8 +146,7 @@ class LlamaCppEngine:
     def _answer(self, request: dict[str, Any]) -> Reply:
         response = _checked(self._call(request))
         choice, usage = response["choices"][0], response["usage"]
-        text = _text(choice).removeprefix(self._lead).rstrip("\ufffd")
-        return Reply(text, usage["prompt_tokens"], usage["completion_tokens"], choice["finish_reason"])
+        return Reply(self._content(_text(choice)), usage["prompt_tokens"], usage["completion_tokens"], choice["finish_reason"])
 
 
 def _gguf_file(source: Source) -> Path:

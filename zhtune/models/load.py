@@ -13,6 +13,8 @@ from zhtune import references
 from zhtune.errors import ArtifactError, ConfigError, require
 from zhtune.models import shapes
 from zhtune.references import Source
+from zhtune.templates.encode import ChatEncoder
+from zhtune.templates.render import template_of
 
 # Layers of SmolLM2 (of 30) that a depth-pruned embedded base keeps: the first ones and the last two.
 _LAST = 2
@@ -32,6 +34,8 @@ def materialise(source: Source, scratch: Path) -> Path:
     """
     if source.kind == "adapter":
         raise ConfigError(f"{source.reference} is an adapter; merge it first: zhtune merge --adapter {source.reference} --out …")
+    if source.kind == "base" and (scratch / "config.json").exists():
+        return scratch
     if source.kind == "base":
         scheme, _, name = source.reference.partition(":")
         quiet_libraries()
@@ -155,6 +159,25 @@ def load_chain(source: Source, scratch: Path, dtype: str = "float32") -> tuple[A
         peft = require("peft", "train")
         model = peft.PeftModel.from_pretrained(model, str(adapter.path), is_trainable=False).merge_and_unload()
     return model.eval(), folder
+
+
+def open_encoder(source: Source, scratch: Path, template: str = "", chat: bool = True) -> tuple[ChatEncoder, Path]:
+    """The encoder of a model or a chain of adapters, and the model's folder: everything about texts, before weights are loaded.
+
+    Args:
+        source: a resolved model reference.
+        scratch: as for `materialise`.
+        template, chat: as for ChatEncoder.
+    """
+    base, adapters = chain(source)
+    folder = materialise(base, scratch)
+    return ChatEncoder(folder, template, [adapter.path for adapter in adapters], chat), folder
+
+
+def save_template(encoder: ChatEncoder, folder: Path, target: Path) -> None:
+    """Write the chat template of `encoder` into `target` where it is not that of the model in `folder`: it travels with what was trained."""
+    if encoder.template_text != template_of(folder):
+        (target / "chat_template.jinja").write_text(encoder.template_text, "utf-8")
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

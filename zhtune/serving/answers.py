@@ -15,7 +15,7 @@ from types import TracebackType
 
 from zhtune.errors import ZhtuneError
 from zhtune.log import logger
-from zhtune.models.engine import Conversation, Engine, Reply
+from zhtune.models.engine import Conversation, Engine, Reply, until_stop
 from zhtune.serving.request import ChatRequest, RequestError
 
 Counts = Callable[[Conversation, str], tuple[int, int]]
@@ -116,12 +116,3 @@ class Answers:
             if stopped:
                 yield Finished(text, "stop", self._counts(request.messages, text) if self._counts else None)
                 return
-
-
-def until_stop(text: str, stops: tuple[str, ...]) -> tuple[str, str, bool]:
-    """Divide text into what may be shown, what must wait (it may begin a stop string), and whether one was found."""
-    found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
-    if found:
-        return text[:min(found)], "", True
-    wait = max((n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
-    return text[:len(text) - wait], text[len(text) - wait:], False

@@ -23,7 +23,7 @@ _CONTROL = dict.fromkeys([c for c in (*range(0x20), *range(0x7F, 0xA0)) if c not
 
 @dataclass(frozen=True, kw_only=True)
 class ChatConfig:
-    """Chat with a model, adapter, quantized artifact or .gguf file in the terminal."""
+    """Chat with a model, adapter, quantized artifact, .gguf file or endpoint in the terminal."""
 
     model: str
     """What answers"""
@@ -37,6 +37,8 @@ class ChatConfig:
     """Seed of the sampling"""
     prompt: str = ""
     """Answer this one question and end"""
+    template: str = ""
+    """Chat template for a model that has none, such as chatml"""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1 or not 0 <= self.temperature <= 2:
@@ -50,7 +52,7 @@ def chat(config: ChatConfig) -> None:
         ConfigError: the reference names nothing that answers.
         DataError: a question that the model cannot take, or input that is not UTF-8.
     """
-    with closing(open_engine(references.resolve(config.model))) as engine:
+    with closing(open_engine(references.resolve(config.model), template=config.template)) as engine:
         talk = Talk(engine, config.system, Sampling(config.max_tokens, config.temperature, seed=config.seed))
         try:
             if config.prompt:

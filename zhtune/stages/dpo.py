@@ -11,14 +11,16 @@ from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.errors import ConfigError, DataError, require
-from zhtune.models.load import load_chain
+from zhtune.models.context import require_context
+from zhtune.models.load import load_chain, open_encoder, save_template
 from zhtune.records import read_preferences
 from zhtune.references import MODEL_KINDS
 from zhtune.templates.encode import ChatEncoder
+from zhtune.tokenizers.load import read_object
 from zhtune.train.adapter import Lora
 from zhtune.train.schedule import Schedule
 
-STAGE = Stage("dpo", version=1, kind="adapter", inputs={"model": MODEL_KINDS, "preferences": ("preferences", "file")})
+STAGE = Stage("dpo", version=2, kind="adapter", inputs={"model": MODEL_KINDS, "preferences": ("preferences", "file")})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +60,14 @@ def _write(work: Work, config: DpoConfig) -> None:
     require("torch", "train"), require("trl", "train")
     from zhtune.train import finetune, preference
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
-        model, folder = load_chain(work.sources["model"], Path(scratch))
-        pairs = _encode(work, ChatEncoder(folder, config.template), min(config.max_length, model.config.max_position_embeddings))
+        encoder, folder = open_encoder(work.sources["model"], Path(scratch), config.template)
+        require_context(read_object(folder / "config.json"), "--max_length", config.max_length)
+        pairs = _encode(work, encoder, config.max_length)
+        model, _ = load_chain(work.sources["model"], Path(scratch))
         model = finetune.prepare(model, "lora", config.lora, config.seed, folder)
         figures = preference.train_pairs(model, folder, pairs, config.schedule, config.beta, work.path / "checkpoints", config.seed)
         finetune.save(work, model, "lora", Path(config.out), work.sources["model"], folder)
+        save_template(encoder, folder, work.path)
     finetune.report_training(work, figures)
     work.report["rewards"] = figures["rewards"]
     work.metrics |= {"margin": figures["rewards"]["margins"][1], "accuracy": figures["rewards"]["accuracies"][1]}
@@ -76,8 +81,7 @@ def _encode(work: Work, encoder: ChatEncoder, longest: int) -> list[Any]:
     for number, row in read_preferences(file):
         work.counted_in += 1
         prompt = encoder.prompt(row["prompt"])
-        # the answers with their end: the same ids as in a training sample, up to and with the end-of-turn token
-        answers = [[*encoder.text_ids(row[key][-1]["content"]), encoder.end_id] for key in ("chosen", "rejected")]
+        answers = [_answer(encoder, row["prompt"], row[key][-1]) for key in ("chosen", "rejected")]
         if answers[0] == answers[1]:
             work.drop("same_answers", line=number)
         elif len(prompt) + max(map(len, answers)) > longest:
@@ -88,3 +92,10 @@ def _encode(work: Work, encoder: ChatEncoder, longest: int) -> list[Any]:
     if not pairs:
         raise DataError(f"no pair is left to train on: {dict(work.dropped) or 'the file is empty'}", file)
     return pairs
+
+
+def _answer(encoder: ChatEncoder, prompt: list[dict[str, Any]], answer: dict[str, Any]) -> list[int]:
+    """Ids of an answer, up to and with the end-of-turn token: what a training sample has behind the prompt."""
+    sample = encoder.sample([*({**message, "train": False} for message in prompt), {**answer, "train": True}])
+    before = len(encoder.prompt(prompt))
+    return [i for i, trained in zip(sample.ids[before:], sample.mask[before:], strict=True) if trained]

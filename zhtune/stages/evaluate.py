@@ -19,7 +19,7 @@ from zhtune.references import MODEL_KINDS
 from zhtune.synthesis.instruct import read_taught
 from zhtune.synthesis.questions import Question, heldout_questions
 
-STAGE = Stage("evaluate", version=2, kind="report",
+STAGE = Stage("evaluate", version=3, kind="report",
               inputs={"model": MODEL_KINDS, "graph": ("graph",), "records": ("records",), "corpus": ("corpus", "file")})
 _SAMPLES = 10
 
@@ -44,6 +44,8 @@ class EvaluateConfig(StageConfig):
     """Windows of 200 characters for bits per character"""
     max_tokens: int = 64
     """Longest answer in tokens"""
+    template: str = ""
+    """Chat template for a model that has none, such as chatml"""
 
     def __post_init__(self) -> None:
         if not (self.graph or self.corpus):
@@ -61,7 +63,7 @@ def evaluate(config: EvaluateConfig) -> Artifact:
 
 def _write(work: Work, config: EvaluateConfig) -> None:
     questions, graph = _questions(work, config) if config.graph else ([], None)
-    engine = open_engine(work.sources["model"])
+    engine = open_engine(work.sources["model"], template=config.template)
     figures: dict[str, Any] = {}
     try:
         if config.corpus:

@@ -1,4 +1,4 @@
-"""Base + vocabulary -> the base with a Chinese vocabulary: tokenizer, weights and proof that nothing else changed."""
+"""Base + vocabulary -> the base with a Chinese vocabulary and proof that nothing else changed; or (--rope) with a longer context."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ import orjson
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
+from zhtune.corpus.read import read_texts
 from zhtune.errors import ConfigError
 from zhtune.log import logger
-from zhtune.models.load import TOKENIZER_FILES, materialise
+from zhtune.models.context import context_of, scaled
+from zhtune.models.load import TOKENIZER_FILES, copy_tokenizer, materialise
 from zhtune.records import read_jsonl, write_json
 from zhtune.references import MODEL_KINDS, Source
+from zhtune.templates.encode import ChatEncoder
 from zhtune.tokenizers.load import BaseTokenizer, read_object, read_tokenizer
 from zhtune.tokenizers.spm import is_spm, read_spm
 from zhtune.vocabulary import compare, gates
@@ -29,7 +32,8 @@ from zhtune.vocabulary.fertility_page import write_page
 from zhtune.vocabulary.pieces import read_pieces, vocab_file
 from zhtune.vocabulary.reproduce import chinese_llama
 
-STAGE = Stage("extend", version=2, kind="model", inputs={"model": (*MODEL_KINDS, "tokenizer"), "vocab": ("vocab", "file")})
+STAGE = Stage("extend", version=2, kind="model",
+              inputs={"model": (*MODEL_KINDS, "tokenizer"), "vocab": ("vocab", "file"), "corpus": ("corpus", "file")})
 # What describes the old vocabulary is not copied.
 _COPIED = tuple(name for name in TOKENIZER_FILES if name not in ("tokenizer.json", "tokenizer.model"))
 # What a published vocabulary without a sample is measured on.
@@ -43,11 +47,11 @@ _CLASS_SETTINGS = ("auto_map", "legacy", "sp_model_kwargs", "vocab_file", "add_p
 
 @dataclass(frozen=True, kw_only=True)
 class ExtendConfig(StageConfig):
-    """Extend a base (LLaMA, Qwen, Llama-3, BLOOM, GLM-4, SmolLM2 …) with a Chinese vocabulary."""
+    """Extend a base (LLaMA, Qwen, Llama-3, BLOOM, GLM-4, SmolLM2 …) with a Chinese vocabulary, or its context by RoPE scaling."""
 
     model: str
     """Base model: a folder, embedded, embedded:8, new:llama-15m; with --tokenizer_only also a folder or file of a tokenizer alone"""
-    vocab: str
+    vocab: str = ""
     """Vocabulary: the output of zhtune vocab"""
     size: int = 0
     """New tokens at most; 0 takes all that the base lacks"""
@@ -57,8 +61,22 @@ class ExtendConfig(StageConfig):
     """Write a tokenizer and no weights"""
     reproduce: Literal["", "chinese-llama"] = ""
     """chinese-llama: the historical merge of two SentencePiece models (--vocab chinese_sp.model), whose faults the report shows"""
+    rope: Literal["", "linear", "dynamic", "yarn"] = ""
+    """In place of a vocabulary a longer context: divided positions, dynamic NTK or YaRN"""
+    context: int = 0
+    """The new context in tokens (--rope)"""
+    corpus: str = ""
+    """Corpus: bits per character by position on its held-out text, before and after (--rope)"""
+    windows: int = 4
+    """Windows of the new context in which they are measured"""
 
     def __post_init__(self) -> None:
+        if bool(self.vocab) == bool(self.rope):
+            raise ConfigError("extend takes one of --vocab (a vocabulary) and --rope (a longer context)")
+        if bool(self.rope) != bool(self.context) or (self.corpus and not self.rope):
+            raise ConfigError("--rope and --context are given together, --corpus only with them")
+        if self.context < 0 or self.windows < 1:
+            raise ConfigError("--context and --windows are numbers of at least 1")
         if self.size < 0:
             raise ConfigError(f"--size is a number of new tokens, 0 for all; not {self.size}")
 
@@ -76,6 +94,10 @@ def extend(config: ExtendConfig) -> Artifact:
 def _write(work: Work, config: ExtendConfig) -> None:
     source = work.sources["model"]
     refuse_unfit(source)
+    if config.rope:
+        with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
+            _lengthen(work, config, materialise(source, Path(scratch)))
+        return
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
         folder = source.path if config.tokenizer_only and source.path else materialise(source, Path(scratch))
         base, new, extension = _extend_tokenizer(work, config, folder)
@@ -157,6 +179,30 @@ def _extend_tokenizer(work: Work, config: ExtendConfig, folder: Path) -> tuple[B
     work.kept = work.counted_in - extension.skipped.total()
     work.dropped.update(extension.skipped)
     return base, new, extension
+
+
+def _lengthen(work: Work, config: ExtendConfig, folder: Path) -> None:
+    """Write the model with RoPE scaling in its config, and bits per character by position before and after."""
+    from zhtune.models import bits
+    from zhtune.models.load import load_model
+    settings = read_object(folder / "config.json")
+    longer = scaled(settings, config.rope, config.context)
+    texts = [text for _, text in read_texts(work.sources["corpus"].path, "heldout")] if config.corpus else []
+    for file in sorted(folder.glob("*.safetensors*")):
+        shutil.copyfile(file, work.path / file.name)
+    copy_tokenizer(folder, work.path)
+    write_json(work.path / "config.json", longer)
+    work.resolved |= {"base": work.sources["model"].reference, "base_digest": work.sources["model"].digest, "rope": longer["rope_parameters"]}
+    work.metrics |= {"context_before": context_of(settings), "context": config.context}
+    if not texts:
+        logger.warning("extend: nothing was measured; give text with --corpus, and train on long text: scaling alone costs quality")
+        return
+    encoder = ChatEncoder(folder, chat=False)
+    windows = bits.long_windows(encoder, texts, config.context, config.windows)
+    before, after = (bits.bits_by_position(load_model(path, "auto"), encoder, windows) for path in (folder, work.path))
+    work.report["bits_per_character_by_position"] = [
+        {"from": first, "to": last, "before": b, "after": a} for (first, last, b), (_, _, a) in zip(before, after, strict=True)]
+    work.metrics |= {"bits_per_character_at_the_end_before": before[-1][2], "bits_per_character_at_the_end": after[-1][2]}
 
 
 def _sentencepiece_file(path: Path) -> Path:

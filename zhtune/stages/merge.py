@@ -9,7 +9,7 @@ from pathlib import Path
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
-from zhtune.models.load import chain, copy_tokenizer, load_chain
+from zhtune.models.load import chain, copy_tokenizer, load_chain, open_encoder, save_template
 
 STAGE = Stage("merge", version=1, kind="model", inputs={"adapter": ("adapter",)})
 
@@ -36,7 +36,9 @@ def _write(work: Work, config: MergeConfig) -> None:
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
         model, folder = load_chain(adapter, Path(scratch), "auto")
         model.save_pretrained(work.path)
+        encoder, _ = open_encoder(adapter, Path(scratch), chat=False)
         copy_tokenizer(folder, work.path)                   # after save_pretrained: the base's generation config stands
+        save_template(encoder, folder, work.path)           # that of an adapter goes before the base's
         if (folder / "extension.json").exists():
             (work.path / "extension.json").write_bytes((folder / "extension.json").read_bytes())
     base, adapters = chain(adapter)

@@ -44,7 +44,7 @@ def _write(work: Work, config: PackConfig) -> None:
     source = chain(work.sources["model"])[0]
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
         has_tokenizer = source.path is not None and (source.path / "tokenizer.json").exists()
-        encoder = ChatEncoder(source.path if has_tokenizer else materialise(source, Path(scratch)))
+        encoder = ChatEncoder(source.path if has_tokenizer else materialise(source, Path(scratch)), chat=False)
     characters = 0
 
     def documents() -> Iterator[list[int]]:

@@ -15,9 +15,10 @@ from zhtune.corpus.tokens import read_blocks
 from zhtune.errors import ConfigError, DataError, require
 from zhtune.log import logger
 from zhtune.models import bits
-from zhtune.models.load import load_chain
+from zhtune.models.context import require_context
+from zhtune.models.load import load_chain, open_encoder, save_template
 from zhtune.references import MODEL_KINDS
-from zhtune.templates.encode import ChatEncoder
+from zhtune.tokenizers.load import read_object
 from zhtune.train.adapter import Lora
 from zhtune.train.samples import Sample
 from zhtune.train.schedule import Schedule
@@ -70,8 +71,9 @@ def _write(work: Work, config: PretrainConfig) -> None:
     require("torch", "train"), require("trl", "train")
     from zhtune.train import finetune
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
-        model, folder = load_chain(work.sources["model"], Path(scratch))
-        encoder = ChatEncoder(folder)
+        encoder, folder = open_encoder(work.sources["model"], Path(scratch), chat=False)
+        require_context(read_object(folder / "config.json"), "--block", config.block)
+        model, _ = load_chain(work.sources["model"], Path(scratch))
         samples = _samples(work, config, model.config.vocab_size)
         texts = _texts(work, config)
         if texts:
@@ -93,6 +95,7 @@ def _write(work: Work, config: PretrainConfig) -> None:
         if texts:
             work.metrics["bits_per_character_after"] = bits.bits_per_character(model.eval(), encoder, texts)
         finetune.save(work, model, config.method, Path(config.out), work.sources["model"], folder)
+        save_template(encoder, folder, work.path)
     finetune.report_training(work, figures)
 
 

@@ -17,7 +17,7 @@ from zhtune.log import logger
 from zhtune.references import MODEL_KINDS, Source
 from zhtune.templates.encode import ChatEncoder
 
-STAGE = Stage("quantize", version=1, kind="quantized", inputs={"model": MODEL_KINDS})
+STAGE = Stage("quantize", version=2, kind="quantized", inputs={"model": MODEL_KINDS})
 _EXAMPLES = 3
 _PROBE = [{"role": "user", "content": "高血压患者应该挂什么科？"}, {"role": "assistant", "content": "心内科。"},
           {"role": "user", "content": "What about 2 children?"}]

@@ -12,15 +12,17 @@ from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.errors import ConfigError, DataError, require
 from zhtune.log import progress
-from zhtune.models.load import load_chain
+from zhtune.models.context import require_context
+from zhtune.models.load import load_chain, open_encoder, save_template
 from zhtune.records import read_records, write_jsonl
 from zhtune.references import MODEL_KINDS
-from zhtune.templates.encode import ChatEncoder
+from zhtune.templates.encode import ChatEncoder, answered, with_tools
+from zhtune.tokenizers.load import read_object
 from zhtune.train.adapter import Lora
 from zhtune.train.samples import Sample
 from zhtune.train.schedule import Schedule
 
-STAGE = Stage("sft", version=1, kind="adapter", inputs={"model": MODEL_KINDS, "records": ("records", "file")})
+STAGE = Stage("sft", version=2, kind="adapter", inputs={"model": MODEL_KINDS, "records": ("records", "file")})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,38 +64,44 @@ def _write(work: Work, config: SftConfig) -> None:
     require("torch", "train"), require("trl", "train")
     from zhtune.train import finetune, trainer
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
-        model, folder = load_chain(work.sources["model"], Path(scratch))
-        encoder = ChatEncoder(folder, config.template)
-        samples = encode(work, encoder, config.max_length, model.config.max_position_embeddings)
+        encoder, folder = open_encoder(work.sources["model"], Path(scratch), config.template)
+        require_context(read_object(folder / "config.json"), "--max_length", config.max_length)
+        samples = encode(work, encoder, config.max_length)
         if config.samples_only:
             work.kind = "records"
             write_jsonl(work.path / "samples.jsonl", (s.row() for s in samples))
             return
+        model, _ = load_chain(work.sources["model"], Path(scratch))
         model = finetune.prepare(model, config.method, config.lora, config.seed, folder)
         figures = trainer.train(model, folder, samples, config.schedule, work.path / "checkpoints", config.seed)
         finetune.save(work, model, config.method, Path(config.out), work.sources["model"], folder)
+        save_template(encoder, folder, work.path)
     finetune.show_samples(work, samples)
     finetune.report_training(work, figures)
     work.resolved |= {"method": config.method, "max_length": config.max_length}
-    if config.template:
-        (work.path / "chat_template.jinja").write_text(encoder.template_text, "utf-8")
 
 
-def encode(work: Work, encoder: ChatEncoder, max_length: int, context: int) -> list[Sample]:
-    """Records as samples. Dropped by name: no_answer (nothing to train), too_long (an answer is never cut)."""
+def encode(work: Work, encoder: ChatEncoder, max_length: int) -> list[Sample]:
+    """Records as samples. Dropped by name: no_answer (nothing to train), too_long (an answer is never cut).
+
+    Where the template lets only the last answer be trained (ChatGLM-6B and 2, Qwen3), a record is one sample an answer.
+    """
     samples: list[Sample] = []
     path = work.sources["records"].path
     file = path / "records.jsonl" if path.is_dir() else path
     for number, record in progress(read_records(file), "encode"):
-        work.counted_in += 1
-        name = str(record.get("id", number))
-        encoded = encoder.sample(record["messages"])
-        if not any(m for m, i in zip(encoded.mask, encoded.ids, strict=True) if i != encoder.end_id):
-            work.drop("no_answer", id=name)
-        elif len(encoded.ids) > min(max_length, context):
-            work.drop("too_long", id=name, tokens=len(encoded.ids))
-        else:
-            samples.append(Sample(name, encoded.ids, encoded.mask))
+        messages = with_tools(record["messages"], record.get("tools"))
+        parts = answered(messages) if encoder.last_only else [messages]
+        work.counted_in += len(parts)
+        for part, messages in enumerate(parts):
+            name = str(record.get("id", number)) + (f"#{part}" if len(parts) > 1 else "")
+            encoded = encoder.sample(messages)
+            if not any(m for m, i in zip(encoded.mask, encoded.ids, strict=True) if i not in encoder.stop_ids):
+                work.drop("no_answer", id=name)
+            elif len(encoded.ids) > max_length:
+                work.drop("too_long", id=name, tokens=len(encoded.ids))
+            else:
+                samples.append(Sample(name, encoded.ids, encoded.mask))
     work.kept = len(samples)
     if not samples:
         raise DataError(f"no record is left to train on: {dict(work.dropped) or 'the file is empty'}", file)

@@ -79,6 +79,11 @@ def split_thinking(text: str) -> tuple[str, str]:
     return thinking, _SOLUTION.sub("", rest).strip()
 
 
+def part_thinking(text: str) -> tuple[str, str]:
+    """(thinking, answer) of a text that begins with its thinking; any other text is an answer as it is."""
+    return split_thinking(text) if text.lstrip().startswith("<think>") else ("", text)
+
+
 def parse_tasks(reply: str, finish: str = "stop") -> Parsed:
     """The tasks of a reply in any of the known forms.
 

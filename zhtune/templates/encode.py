@@ -1,25 +1,39 @@
 """The one encoder: messages -> token ids and loss mask. Training, evaluation and serving all call it.
 
-A chat template is rendered with placeholders where the messages' texts stand. What lies between them is control text,
-encoded with its special tokens; the texts themselves are encoded by a tokenizer that knows no special tokens. So user
-text never becomes a control token, and a text has the same ids in every position.
+A chat template is rendered with placeholders where the messages' texts stand (render.py). Tokens are cut out of control
+text only; the texts are encoded by a tokenizer that knows no special tokens. So user text never becomes a control token.
+What lies between two tokens is encoded in one go, as published models saw it, but an answer is encoded apart from what
+stands before it: a prompt is the beginning of the sample, and an answer has the same ids in every conversation.
 
-    <|im_start|>user\\n  今天挂什么科？  <|im_end|>\\n<|im_start|>assistant\\n  内科。  <|im_end|>  \\n
-    control             text           control                              text   end     control
-    mask 0              0              0                                    1      1       0
+    <|im_start|>user\\n今天挂什么科？<|im_end|>\\n<|im_start|>assistant\\n  内科。<|im_end|>  \\n
+    token       text             token     text token       text          answer           text
+    mask 0                                                                1                0
+
+An answer is what stands between the prompt and the next special token, that one included: also the thinking, the calls of
+tools, and what the template itself puts before the content. A template's variable `cut` divides a text (ChatGLM3 encodes
+role line and content apart), from `target` on a prompt is trained too (the <sop> of ChatGLM-6B).
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zhtune import assets
 from zhtune.errors import ConfigError, DataError
+from zhtune.templates.render import CLOSE, CUT, MARK, OPEN, TARGET, Conversation, Template, named_template, template_of
 
-_OPEN, _CLOSE = "\ue000", "\ue001"                          # private-use marks around a message's number
+__all__ = ["ChatEncoder", "Sample", "named_template"]
+
+_LEARN, _LEARNT = "\ue004", "\ue005"                        # private-use marks around what is trained
+_DIVIDERS = (CUT, TARGET, _LEARN, _LEARNT)
+_TOKEN = re.compile(r"<\|[^|<>\s]+\|>|\[gMASK\]|<[se]op>")  # what a shipped template means as a token
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
+_ASK, _TELL = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+_CALL = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
 
 
 @dataclass(frozen=True)
@@ -29,73 +43,126 @@ class Sample:
     ids: list[int]
     """(tokens,)"""
     mask: list[bool]
-    """(tokens,): True for assistant text and its end-of-turn token"""
+    """(tokens,): True for an assistant's answer and its end-of-turn token"""
 
 
 class ChatEncoder:
     """Encodes conversations for one tokenizer and one chat template.
 
+    Messages are `{"role", "content"}`; optional are `reasoning`, `tool_calls` and `train` (false: no loss on this answer),
+    and `tools` in the first message.
+
     Args:
-        folder: holds tokenizer.json and, unless `template` is given, chat_template.jinja or a template in tokenizer_config.json.
-        template: a template's name in prompts/chat, for a base that has none.
+        folder: holds tokenizer.json, and chat_template.jinja or a template in tokenizer_config.json.
+        template: the name of one in prompts/chat; it goes before all others.
+        adapters: folders of adapters on the model, first to last; a template of the last goes before the model's.
+        chat: False for texts alone: without a template, documents end with the tokenizer's end of text.
 
     Raises:
         ConfigError: no tokenizer.json, no or an unusable template.
     """
 
-    def __init__(self, folder: Path, template: str = ""):
-        from tokenizers import Tokenizer
+    def __init__(self, folder: Path, template: str = "", adapters: Sequence[Path] = (), chat: bool = True):
+        from tokenizers import AddedToken, Tokenizer
         file = folder / "tokenizer.json"
         if not file.exists():
             raise ConfigError(f"{folder} has no tokenizer.json")
         definition = json.loads(file.read_text("utf-8"))
-        self.template_text = named_template(template) if template else template_of(folder)
-        self._template = _compile(self.template_text)
         self._control = Tokenizer.from_file(str(file))
         self._control.no_padding()
         self._control.no_truncation()
-        self._special = {t["id"] for t in definition["added_tokens"] if t["special"]}
-        self._plain = Tokenizer.from_str(json.dumps({**definition, "added_tokens": [], "post_processor": None}))
+        added = {t["content"]: t for t in definition["added_tokens"]}
+        self._added = {text: t["id"] for text, t in added.items()}
+        self._special = {t["id"] for t in added.values() if t["special"]}
+        self._plain = Tokenizer(self._control.model)        # shares the vocabulary: a second reading takes seconds
+        self._plain.normalizer, self._plain.pre_tokenizer = self._control.normalizer, self._control.pre_tokenizer
+        self._plain.add_tokens([AddedToken(text, **{name: t[name] for name in _FLAGS})                  # Gemma's runs of spaces
+                                for text, t in added.items() if not t["special"] and not text.strip()])
+        self._bytes = _byte_tokens(definition)
         self._ids = set(self._control.get_vocab(with_added_tokens=True).values())
         self._bos = self._control.encode("").ids            # what the tokenizer itself would put in front
-        self._names = _token_names(folder)
-        self.end_id = self._end_of_turn()
-        self.stop_ids = sorted({self.end_id, *_stop_ids(folder, self._control)})
+        self._spaced = self.decode(self.text_ids("a") * 2) == "a a"
+        self._split = re.compile(f"({OPEN}[^{CLOSE}]*{CLOSE}|{_alternatives(_DIVIDERS)}|{_alternatives(added)})")
+        self._ends = re.compile(_alternatives(text for text, t in added.items() if t["special"]))
+        self._stops = _stop_ids(folder, self._control)
+        self.template_text = named_template(template) if template else next(filter(None, map(template_of, (*reversed(adapters), folder))), "")
+        self._template: Template | None = None
+        self._lead, self.last_only = "", False
+        if self.template_text or chat:
+            self._open_template(folder, template)
+        elif self._stops:
+            self.end_id, self.stop_ids = self._stops[-1], sorted(set(self._stops))
+        else:
+            raise ConfigError(f"{folder} says of no token that it ends a text; its tokenizer_config.json needs an eos_token")
+
+    def _open_template(self, folder: Path, name: str) -> None:
+        if not self.template_text:
+            raise ConfigError(f"{folder} has no chat template; name one with --template, such as --template chatml")
+        self._template = Template(self.template_text, _token_names(folder))
+        conversation, rendered = self._rendered([_ASK, _TELL])
+        if name and (absent := [t for t in _TOKEN.findall(rendered) if t not in self._added]):
+            raise ConfigError(f"--template {name} needs the token {absent[0]}, which the tokenizer of {folder} has not; choose another one")
+        answers = self._answers(conversation, rendered)
+        if not answers:
+            raise ConfigError("the chat template does not end an assistant's turn with a special token of the tokenizer; "
+                              "choose another one with --template")
+        start, end = answers[1]
+        lead, _, after = MARK.sub(OPEN, rendered[start:end]).rpartition(OPEN)
+        self._lead = self._ends.sub("", lead.replace(CUT, ""))
+        """What the template puts between a prompt and the content of the answer"""
+        self.end_id = self._added[self._ends.findall(after)[-1]]
+        self.last_only = self._only_last_is_whole()
+        """Whether earlier answers stand otherwise than when they were given: as mere text, without their thinking"""
+        others = [*self._turn_ends([_ASK, _TELL, _ASK]), *self._turn_ends([_ASK, _CALL, {**_ASK, "role": "tool"}])]
+        self.stop_ids = sorted({self.end_id, *self._stops, *others})
 
     def sample(self, messages: list[dict[str, Any]]) -> Sample:
         """Ids and loss mask of a whole conversation; only assistant messages without `"train": false` are trained.
 
+        With a template that is `last_only` it is the last of them alone: give the conversation up to each answer.
+
         Raises:
             DataError: the template cannot express the conversation.
         """
-        ids, mask = [], []
-        pieces = self._pieces(messages, answering=False)
-        for i, (kind, text) in enumerate(pieces):
-            if kind < 0:
-                control = self._control.encode(text, add_special_tokens=False).ids
-                ends = i > 0 and self._trained(messages[pieces[i - 1][0]]) and control[:1] == [self.end_id]
-                ids += control
-                mask += [ends, *[False] * (len(control) - 1)] if control else []
-            else:
-                content = self.text_ids(text)
-                ids += content
-                mask += [self._trained(messages[kind])] * len(content)
-        return self._with_bos(ids, mask)
+        conversation, rendered = self._rendered(messages)
+        answers = self._answers(conversation, rendered)
+        trained = {i for i in answers if messages[i].get("train", True) and not (self.last_only and i < max(answers))}
+        return self._encode(conversation, self._marked(rendered, answers, trained))
 
     def prompt(self, messages: list[dict[str, Any]]) -> list[int]:
         """Ids of a conversation that the model is to answer: the beginning of the same sample, up to the answer."""
-        ids = []
-        for kind, text in self._pieces(messages, answering=True):
-            ids += self.text_ids(text) if kind >= 0 else self._control.encode(text, add_special_tokens=False).ids
-        return self._with_bos(ids, [False] * len(ids)).ids
+        conversation, rendered = self._rendered(messages, answering=True)
+        return self._encode(conversation, self._marked(rendered, self._answers(conversation, rendered), set())).ids
 
     def text_ids(self, text: str) -> list[int]:
         """Ids of plain text; strings that look like special tokens stay text."""
         return self._plain.encode(text, add_special_tokens=False).ids
 
-    def decode(self, ids: list[int]) -> str:
-        """Text of ids, special tokens left out."""
-        return self._control.decode(ids, skip_special_tokens=True)
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens left out; bytes that are no UTF-8 are U+FFFD, and change nothing before them."""
+        if not self._bytes:
+            return self._control.decode(ids, skip_special_tokens=True)
+        tokens, pending = [], bytearray()
+        for i in (*ids, -1):                                # the decoder would give up all bytes of a run for one that is wrong
+            if i in self._bytes:
+                pending.append(self._bytes[i])
+                continue
+            if pending:
+                tokens.append(pending.decode("utf-8", "replace"))
+                pending.clear()
+            if i not in self._special and (token := self._control.id_to_token(i) if i >= 0 else None):
+                tokens.append(token)
+        return self._control.decoder.decode(tokens)
+
+    def answer(self, ids: Sequence[int]) -> str:
+        """Text of generated ids, as a message's content."""
+        return self.content(self.decode(ids))
+
+    def content(self, text: str) -> str:
+        """A generated text without what the template itself puts before the content: a line break, an empty thinking block."""
+        if not self._lead or not text.startswith(self._lead):
+            return "" if self._lead.startswith(text) else text
+        return text[len(self._lead):].removeprefix(" " if self._spaced else "")
 
     @property
     def size(self) -> int:
@@ -106,84 +173,98 @@ class ChatEncoder:
         """Ids below `rows` that no token has: the padded rows of a model, and gaps before them."""
         return [i for i in range(rows) if i not in self._ids]
 
-    @staticmethod
-    def _trained(message: dict[str, Any]) -> bool:
-        return message["role"] == "assistant" and message.get("train", True)
+    def _rendered(self, messages: list[dict[str, Any]], answering: bool = False) -> tuple[Conversation, str]:
+        if self._template is None:
+            raise ConfigError("the model has no chat template; name one with --template")
+        conversation = Conversation(messages, self._ends)
+        rendered = self._template.render(conversation, answering)
+        conversation.require_whole(rendered)
+        return conversation, rendered
 
-    def _with_bos(self, ids: list[int], mask: list[bool]) -> Sample:
+    def _answers(self, conversation: Conversation, rendered: str) -> dict[int, tuple[int, int]]:
+        """Where the answers stand in the rendered text, from the end of their prompt to behind the token that ends them."""
+        found = {}
+        marks = [(m.start(), m.end(), m[1]) for m in MARK.finditer(rendered)]
+        for i, message in enumerate(conversation.messages):
+            if message["role"] != "assistant":
+                continue
+            own = next((start for start, _, key in marks if key == str(i)), -1)
+            try:
+                prompt = self._template.render(conversation, True, i)
+            except DataError:                               # an answer without a question
+                prompt = OPEN + OPEN
+            start = len(prompt) if rendered.startswith(prompt) else own
+            if start < 0:
+                continue
+            later = {key for j in range(i + 1, len(conversation.messages)) for key in (str(j), f"{j}r")}
+            stop = next((begin for begin, _, key in marks if begin >= start and key in later), len(rendered))
+            last = max((end for begin, end, _ in marks if start <= begin < stop), default=start)
+            if end := self._ends.search(rendered, last, stop):
+                found[i] = start, end.end()
+        return found
+
+    def _only_last_is_whole(self) -> bool:
+        conversation, rendered = self._rendered([_ASK, _TELL] * 2)
+        bodies = [self._ends.sub("", MARK.sub("", rendered[start:end])) for start, end in self._answers(conversation, rendered).values()]
+        return len(bodies) < 2 or bodies[0] != bodies[1]
+
+    def _turn_ends(self, messages: list[dict[str, Any]]) -> list[int]:
+        """Tokens that end the answers of a conversation; none where the template refuses it."""
+        try:
+            conversation, rendered = self._rendered(messages)
+        except DataError:
+            return []
+        return [self._added[self._ends.findall(rendered[start:end])[-1]] for start, end in self._answers(conversation, rendered).values()]
+
+    def _marked(self, rendered: str, answers: dict[int, tuple[int, int]], trained: set[int]) -> str:
+        """The rendered text, divided at the answers, with marks around what is trained."""
+        for i in sorted(answers, reverse=True):
+            start, end = answers[i]
+            before, body = rendered[:start], rendered[start:end]
+            if self._spaced and body.startswith(f" {OPEN}"):
+                body = body[1:]                             # the tokenizer puts a space before every text by itself
+            if i in trained and (place := before.rfind(TARGET)) >= 0:
+                before, body = before[:place], before[place:] + body
+            rendered = before + (f"{_LEARN}{body}{_LEARNT}" if i in trained else f"{CUT}{body}") + rendered[end:]
+        return rendered
+
+    def _encode(self, conversation: Conversation, marked: str) -> Sample:
+        """Ids and mask of a rendered text, the tokenizer's own beginning in front of it if it is not there."""
+        ids, mask, run, learning = [], [], "", False
+        for part in (*self._split.split(marked), CUT):
+            if part not in self._added and part not in _DIVIDERS:
+                run += conversation.texts[part[1:-1]] if part[:1] == OPEN else part
+                continue
+            new = [*(self.text_ids(run) if run else []), *([self._added[part]] if part in self._added else [])]
+            ids += new
+            mask += [learning] * len(new)
+            run, learning = "", part == _LEARN or (learning and part != _LEARNT)
         if self._bos and ids[:len(self._bos)] != self._bos:
             return Sample([*self._bos, *ids], [*[False] * len(self._bos), *mask])
         return Sample(ids, mask)
 
-    def _pieces(self, messages: list[dict[str, Any]], answering: bool) -> list[tuple[int, str]]:
-        """The rendered conversation as (message number, its text) and (-1, control text), in order."""
-        from jinja2 import TemplateError
-        marked = [{**m, "content": f"{_OPEN}{i}{_CLOSE}"} for i, m in enumerate(messages)]
-        try:
-            rendered = self._template.render(messages=marked, add_generation_prompt=answering, **self._names)
-        except TemplateError as error:
-            raise DataError(f"the chat template refuses the conversation: {error}") from error
-        pieces: list[tuple[int, str]] = []
-        for n, part in enumerate(rendered.split(_OPEN)):
-            number, _, control = part.partition(_CLOSE) if n else ("", "", part)
-            if n:
-                pieces.append((int(number), messages[int(number)]["content"]))
-            if control:
-                pieces.append((-1, control))
-        if [k for k, _ in pieces if k >= 0] != list(range(len(messages))):
-            raise DataError("the chat template leaves out or reorders messages of the conversation")
-        return pieces
 
-    def _end_of_turn(self) -> int:
-        """The special token right after an assistant's text."""
-        pieces = self._pieces([{"role": "user", "content": ""}, {"role": "assistant", "content": ""}], answering=False)
-        last = pieces[-1][1] if pieces[-1][0] < 0 else ""
-        ids = self._control.encode(last, add_special_tokens=False).ids
-        if not ids or ids[0] not in self._special:
-            raise ConfigError("the chat template does not end an assistant's turn with a special token of the tokenizer; "
-                              "choose another one with --template")
-        return ids[0]
+def with_tools(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """A record's messages with its tools, as the encoder and the engines take them: in the first message."""
+    return [{**messages[0], "tools": tools}, *messages[1:]] if tools else messages
 
 
-def named_template(name: str) -> str:
-    """The text of prompts/chat/NAME.jinja.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    folder = assets.root() / "prompts" / "chat"
-    file = folder / f"{name}.jinja"
-    if not file.exists():
-        raise ConfigError(f"no chat template {name!r}; there are: {', '.join(sorted(p.stem for p in folder.glob('*.jinja')))}")
-    return file.read_text("utf-8")
+def answered(messages: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """A conversation up to each answer that is to be trained; as it is where there is none."""
+    ends = [i for i, m in enumerate(messages, 1) if m["role"] == "assistant" and m.get("train", True)]
+    return [messages[:i] for i in ends] or [messages]
 
 
-def template_of(folder: Path) -> str:
-    """The chat template that travels with a model.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    if (folder / "chat_template.jinja").exists():
-        return (folder / "chat_template.jinja").read_text("utf-8")
-    template = _json(folder / "tokenizer_config.json").get("chat_template")
-    if not isinstance(template, str):
-        raise ConfigError(f"{folder} has no chat template; name one with --template, such as --template chatml")
-    return template
+def _alternatives(texts: Iterable[str]) -> str:
+    """A regular expression of fixed texts, the longest first; one that matches nothing for none."""
+    return "|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)"
 
 
-def _compile(text: str) -> Any:
-    from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> None:
-        raise TemplateError(message)
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-    environment.globals["raise_exception"] = refuse
-    try:
-        return environment.from_string(text)
-    except TemplateError as error:
-        raise ConfigError(f"the chat template is not valid Jinja: {error}") from error
+def _byte_tokens(definition: dict[str, Any]) -> dict[int, int]:
+    """Id -> byte, of a tokenizer that spells unknown characters in bytes."""
+    vocabulary = definition["model"]["vocab"] if definition["model"].get("byte_fallback") else {}
+    tokens = vocabulary.items() if isinstance(vocabulary, dict) else ((piece, i) for i, (piece, _) in enumerate(vocabulary))
+    return {i: int(piece[3:5], 16) for piece, i in tokens if re.fullmatch("<0x[0-9A-F]{2}>", piece)}
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -191,7 +272,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _stop_ids(folder: Path, tokenizer: Any) -> list[int]:
-    """Stop tokens that the model's own files name: generation_config.json, config.json and the tokenizer's eos_token."""
+    """Stop tokens that the model's own files name: generation_config.json, config.json and, last, the tokenizer's eos_token."""
     stops: list[int] = []
     for name in ("generation_config.json", "config.json"):
         value = _json(folder / name).get("eos_token_id")
@@ -202,6 +283,6 @@ def _stop_ids(folder: Path, tokenizer: Any) -> list[int]:
 
 def _token_names(folder: Path) -> dict[str, str]:
     """bos_token, eos_token … as a Jinja template may use them."""
-    config = _json(folder / "tokenizer_config.json")
+    config = {**_json(folder / "special_tokens_map.json"), **_json(folder / "tokenizer_config.json")}
     values = {k: config[k] for k in ("bos_token", "eos_token", "unk_token", "pad_token") if config.get(k)}
     return {k: v["content"] if isinstance(v, dict) else v for k, v in values.items()}
