@@ -2,7 +2,7 @@
 
     python scripts/bench/rope.py OUT
 
-Two cores, about ten minutes. Prints the table of docs/measurements/README.md; each run's own report has the same figures.
+Two minutes of one core. Prints the table of docs/measurements/README.md; each run's own report has the same figures.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from zhtune import CleanConfig, ExtendConfig, PackConfig, PretrainConfig, Schedule, clean, extend, pack, pretrain
 
-MODEL, BLOCK, BLOCKS = "new:llama-tiny", 512, 4000
+MODEL, BLOCK, BLOCKS = "new:llama-tiny", 512, 1200
 
 
 def main(out: Path) -> None:
