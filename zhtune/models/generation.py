@@ -135,9 +135,10 @@ class TransformersEngine:
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self._device)
         generator = torch.Generator(self._device).manual_seed(sampling.seed)
         alive, cache = [True] * len(prompts), None
+        rows = ids                                          # (batch, prompt and answer): ChatGLM-6B reads positions from whole rows
         for _ in range(room):
             with torch.inference_mode(), self._answering(sampling.by):
-                positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1]:]
+                positions = self.model._prepare_position_ids_for_generation(rows, {"attention_mask": mask})[..., -ids.shape[1]:]
                 out = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, cache=cache, use_cache=True,
                                  logits_to_keep=1)
                 logits, cache = out.logits[:, -1].float(), out.cache
@@ -150,6 +151,7 @@ class TransformersEngine:
             if not any(alive):
                 return
             ids = tokens[:, None]
+            rows = torch.cat([rows, ids], dim=1)
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from zhtune import references
 from zhtune.errors import ArtifactError, ConfigError, require
-from zhtune.models import shapes
+from zhtune.models import chatglm, shapes
 from zhtune.references import Source
 from zhtune.templates.encode import ChatEncoder
 from zhtune.templates.render import template_of
+from zhtune.tokenizers.load import read_object
 
 # Layers of SmolLM2 (of 30) that a depth-pruned embedded base keeps: the first ones and the last two.
 _LAST = 2
@@ -46,6 +47,9 @@ def materialise(source: Source, scratch: Path) -> Path:
         return scratch
     if source.path is None or not (source.path / "config.json").exists():
         raise ConfigError(f"{source.reference} is no model folder: it has no config.json")
+    if read_object(source.path / "config.json").get("model_type") == "chatglm":
+        raise ConfigError(f"{source.reference} is an original ChatGLM checkpoint, which only its own code reads; convert it first: "
+                          f"zhtune convert --model {source.reference} --out …")
     if list(source.path.glob("*.bin")) and not list(source.path.glob("*.safetensors")):
         raise ConfigError(f"{source.reference} holds pickled weights (.bin); convert them to safetensors first")
     return source.path
@@ -120,6 +124,7 @@ def load_model(folder: Path, dtype: str = "float32") -> Any:
         dtype: "float32", "bfloat16", "float16" or "auto" (the checkpoint's).
     """
     torch, transformers = require("torch", "train"), quiet_libraries()
+    chatglm.register()
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype if dtype == "auto" else getattr(torch, dtype), attn_implementation="eager",

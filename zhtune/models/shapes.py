@@ -1,4 +1,4 @@
-"""Random-weight models of named shapes (`new:NAME`): for training from scratch and for tests. LLaMA architecture.
+"""Random-weight models of named shapes (`new:NAME`): for training from scratch and for tests. LLaMA and ChatGLM-6B.
 
 Their tokenizer knows the 256 bytes and the chat marks, nothing else: `zhtune extend` gives it a vocabulary.
 """
@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from zhtune.errors import ConfigError, require
 from zhtune.templates.encode import named_template
 
-# name -> hidden size, MLP size, layers, heads, key-value heads, context
+# name, which begins with the family -> hidden size, MLP size, layers, heads, key-value heads, context
 SHAPES = {
+    "chatglm-tiny": (64, 256, 2, 4, 4, 512),
     "llama-tiny": (64, 128, 2, 4, 2, 512),
     "llama-15m": (288, 768, 6, 6, 6, 1024),
     "llama-110m": (768, 2048, 12, 12, 12, 1024),
 }
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+# Family -> special tokens, the first one pads, and the last one ends a turn.
+SPECIAL_OF = {"llama": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"], "chatglm": ["<pad>", "[MASK]", "[gMASK]", "<sop>", "<eop>"]}
+SPECIAL = SPECIAL_OF["llama"]
+_TEMPLATE = {"llama": "chatml", "chatglm": "chatglm"}
 
 
 def write_shape(name: str, folder: Path, seed: int = 0) -> None:
@@ -28,33 +33,50 @@ def write_shape(name: str, folder: Path, seed: int = 0) -> None:
     """
     if name not in SHAPES:
         raise ConfigError(f"no shape {name!r}; there are: {', '.join(f'new:{n}' for n in SHAPES)}")
-    torch, transformers = require("torch", "train"), require("transformers", "train")
+    torch = require("torch", "train")
+    family = name.partition("-")[0]
+    write_byte_tokenizer(folder, family)
+    torch.manual_seed(seed)
+    {"llama": _llama, "chatglm": _chatglm}[family](name).save_pretrained(folder)
+
+
+def _llama(name: str) -> Any:
+    transformers = require("transformers", "train")
     hidden, mlp, layers, heads, kv_heads, context = SHAPES[name]
-    write_byte_tokenizer(folder)
-    config = transformers.LlamaConfig(
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(
         vocab_size=256 + len(SPECIAL), hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers, num_attention_heads=heads,
         num_key_value_heads=kv_heads, max_position_embeddings=context, tie_word_embeddings=True, bos_token_id=None,
-        eos_token_id=SPECIAL.index("<|im_end|>"), pad_token_id=SPECIAL.index("<|endoftext|>"))
-    torch.manual_seed(seed)
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+        eos_token_id=SPECIAL.index("<|im_end|>"), pad_token_id=SPECIAL.index("<|endoftext|>")))
 
 
-def write_byte_tokenizer(folder: Path) -> None:
+def _chatglm(name: str) -> Any:
+    from zhtune.models.chatglm.configuration import ChatGLMConfig
+    from zhtune.models.chatglm.modeling import ChatGLMForCausalLM
+    hidden, mlp, layers, heads, _, context = SHAPES[name]
+    pad, mask, gmask, sop, eop = range(5)
+    return ChatGLMForCausalLM(ChatGLMConfig(
+        vocab_size=256 + len(SPECIAL_OF["chatglm"]), hidden_size=hidden, inner_hidden_size=mlp, num_layers=layers, num_attention_heads=heads,
+        max_sequence_length=context, residual_scale=(2 * layers)**0.5, pad_token_id=pad, mask_token_id=mask, gmask_token_id=gmask,
+        bos_token_id=sop, eos_token_id=eop))
+
+
+def write_byte_tokenizer(folder: Path, family: str = "llama") -> None:
     """Write tokenizer.json, tokenizer_config.json and chat_template.jinja of a byte-level tokenizer without merges."""
     folder.mkdir(parents=True, exist_ok=True)
-    byte_tokenizer().save(str(folder / "tokenizer.json"))
-    write_tokenizer_config(folder, eos="<|im_end|>", pad="<|endoftext|>")
+    byte_tokenizer(family).save(str(folder / "tokenizer.json"))
+    special = SPECIAL_OF[family]
+    write_tokenizer_config(folder, eos=special[-1], pad=special[0], template=_TEMPLATE[family])
 
 
-def byte_tokenizer():
-    """A `tokenizers.Tokenizer` of the 256 bytes and the chat marks."""
+def byte_tokenizer(family: str = "llama"):
+    """A `tokenizers.Tokenizer` of the 256 bytes and the family's special tokens."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *alphabet])}
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL_OF[family], *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = smollm_pre_tokenizer()
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_OF[family]])
     return tokenizer
 
 
@@ -65,9 +87,9 @@ def smollm_pre_tokenizer():
                                     pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
 
 
-def write_tokenizer_config(folder: Path, eos: str, pad: str) -> None:
-    """tokenizer_config.json and the ChatML template without a system prompt."""
+def write_tokenizer_config(folder: Path, eos: str, pad: str, template: str = "chatml") -> None:
+    """tokenizer_config.json and a named chat template."""
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": eos, "pad_token": pad, "bos_token": None, "unk_token": None,
               "clean_up_tokenization_spaces": False, "model_max_length": 8192}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-    (folder / "chat_template.jinja").write_text(named_template("chatml"), "utf-8")
+    (folder / "chat_template.jinja").write_text(named_template(template), "utf-8")

@@ -93,7 +93,7 @@ def _open(source: Source) -> Any:
     elif source.kind == "base":
         if name not in shapes.SHAPES:
             raise ConfigError(f"no shape {name!r}; there are: {', '.join(f'new:{n}' for n in shapes.SHAPES)}")
-        tokenizer = shapes.byte_tokenizer()
+        tokenizer = shapes.byte_tokenizer(name.partition("-")[0])
     else:
         definition = _definition(source.path)
         try:
