@@ -25,6 +25,7 @@ from typing import Any
 
 from zhtune.errors import ConfigError, DataError
 from zhtune.templates.render import CLOSE, CUT, MARK, OPEN, TARGET, Conversation, Template, named_template, template_of
+from zhtune.tokenizers.glm import exact_ids
 
 __all__ = ["ChatEncoder", "Sample", "named_template"]
 
@@ -79,6 +80,7 @@ class ChatEncoder:
         self._plain.add_tokens([AddedToken(text, **{name: t[name] for name in _FLAGS})                  # Gemma's runs of spaces
                                 for text, t in added.items() if not t["special"] and not text.strip()])
         self._bytes = _byte_tokens(definition)
+        self._exact = exact_ids(folder, definition)
         self._ids = set(self._control.get_vocab(with_added_tokens=True).values())
         self._bos = self._control.encode("").ids            # what the tokenizer itself would put in front
         self._spaced = self.decode(self.text_ids("a") * 2) == "a a"
@@ -136,7 +138,7 @@ class ChatEncoder:
 
     def text_ids(self, text: str) -> list[int]:
         """Ids of plain text; strings that look like special tokens stay text."""
-        return self._plain.encode(text, add_special_tokens=False).ids
+        return self._exact(text) if self._exact else self._plain.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out; bytes that are no UTF-8 are U+FFFD, and change nothing before them."""

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from zhtune.errors import ConfigError
+from zhtune.tokenizers.glm import chatglm6b_definition, complete_chatglm6b, is_chatglm6b
 from zhtune.tokenizers.ranks import find_ranks, ranks_definition, read_ranks
 from zhtune.tokenizers.spm import UNIGRAM, SentencePieceModel, is_spm, read_spm
 from zhtune.tokenizers.spm_definition import spm_definition
@@ -58,6 +59,9 @@ def read_tokenizer(path: Path) -> BaseTokenizer:
 def _sentencepiece(model: SentencePieceModel, folder: Path | None) -> BaseTokenizer:
     """The exact tokenizer.json of a model, with the added tokens of the files beside it."""
     settings = _optional(folder, "tokenizer_config.json")
+    if is_chatglm6b(model):
+        model = complete_chatglm6b(model)
+        return BaseTokenizer("unigram", chatglm6b_definition(model), model)
     made = spm_definition(model, settings.get("add_bos_token", True))
     beside = _optional(folder, "tokenizer.json")
     if beside:
