@@ -12,6 +12,7 @@ VERBS = {
     "vocab": ("zhtune.stages.vocab:vocab", "corpus -> Chinese vocabulary for any tokenizer"),
     "extend": ("zhtune.stages.extend:extend", "base model + vocabulary -> extended model"),
     "fertility": ("zhtune.stages.fertility:fertility", "tokenizers + text -> report of tokens per character, by domain"),
+    "convert": ("zhtune.stages.convert:convert", "published ChatGLM or GLM-4 checkpoint -> model without its code"),
     "pack": ("zhtune.stages.pack:pack", "corpus + tokenizer -> token blocks"),
     "pretrain": ("zhtune.stages.pretrain:pretrain", "model + tokens -> continued pretraining"),
     "kg": ("zhtune.stages.kg:kg", "triples + ontology -> checked graph"),
