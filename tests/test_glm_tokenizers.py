@@ -13,6 +13,7 @@ import sentencepiece
 from tokenizers import Tokenizer
 
 from zhtune.errors import ConfigError
+from zhtune.models.engine import Whole
 from zhtune.tokenizers.glm import chatglm6b_definition, chatglm_definition, complete_chatglm6b
 from zhtune.tokenizers.load import read_tokenizer
 from zhtune.tokenizers.spm import (
@@ -79,6 +80,13 @@ def test_chatglm6b_equals_sentencepiece_and_gives_the_text_back():
     controls = {i for i, piece in enumerate(model.pieces) if piece.type == CONTROL}
     assert not controls & set(fast.encode("<sop>[gMASK]<eop></s><pad>").ids)
     assert fast.decode(fast.encode("中,文: a,b  c\n你好?").ids) == "中，文： a,b  c\n你好？"
+
+
+def test_a_stream_does_not_give_out_a_mark_before_its_width_is_known():
+    fast, whole = plain(chatglm6b_definition(parse_spm(small_chatglm6b()))), Whole(lambda ids: fast.decode(ids))
+    ids = fast.encode("a,中 b:c? 文!").ids
+    pieces = [piece for piece in map(whole.push, ids) if piece]
+    assert "".join([*pieces, whole.rest()]) == fast.decode(ids) == "a，中 b:c? 文！" and len(pieces) > 4
 
 
 def test_control_tokens_are_read_only_where_they_are_meant(tmp_path: Path):
