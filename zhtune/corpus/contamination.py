@@ -75,7 +75,8 @@ class Benchmark:
         self.items = len(self._places)
         grams = _Grams(texts)
         first = np.searchsorted(grams.text, grams.text)     # of its text, by gram
-        self._index(grams.hashes, np.asarray(owners, np.int64)[grams.text], np.asarray(begins, np.int64)[grams.text] + grams.place - grams.place[first])
+        positions = np.asarray(begins, np.int64)[grams.text] + grams.place - grams.place[first]
+        self._index(grams.hashes, np.asarray(owners, np.int64)[grams.text], positions)
 
     def _index(self, grams: np.ndarray, owners: np.ndarray, positions: np.ndarray) -> None:
         """Sort occurrences by gram; those of common grams are left out."""

@@ -1,10 +1,10 @@
 """Near duplicates among any number of documents, in bounded memory: what does not fit lies in scratch files. Changes no text.
 
-    add      folded units, bands and bins of each document -> scratch files; 24 bytes a document stay in memory
+    add      folded units, bands and bins of each document -> scratch files; 8 bytes a document stay in memory
     find     band after band, the documents that agree in it -> candidate pairs -> exact Jaccard, the better document first
 
 A document goes if a better one that stays has 5-grams in common with it to at least the threshold (exactly, up to equal
-64-bit hashes). Better is the higher quality, then the lower key: so the order in which documents come changes nothing.
+64-bit hashes). Which is better the caller says; the order in which documents come changes nothing.
 """
 
 from __future__ import annotations
@@ -48,34 +48,31 @@ class NearIndex:
     def __init__(self, scratch: Path, threshold: float):
         self.rows = rows_a_band(threshold)
         self._threshold, self._scratch = threshold, scratch
-        self._ends, self._quality, self._keys = array("q"), array("d"), array("Q")
+        self._ends = array("q")
         self._files = [open(scratch / name, "w+b") for name in ("units", "bins", *(f"band-{i:03d}" for i in range(BINS // self.rows)))]
 
-    def add(self, sketches: Sketches, quality: list[float], keys: list[int]) -> None:
-        """Remember documents.
-
-        Args:
-            sketches: of `minhash.sketch` with `self.rows`.
-            quality: of each document, the higher the better; infinite: it stays whatever it is like.
-            keys: 64-bit numbers, such as hashes of names: of two equally good documents the lower is kept.
-        """
+    def add(self, sketches: Sketches) -> None:
+        """Remember documents, of which `minhash.sketch` has made sketches with `self.rows`."""
         begin = self._ends[-1] if self._ends else 0
         self._ends.extend((begin + sketches.bounds[1:]).tolist())
-        self._quality.extend(quality)
-        self._keys.extend(keys)
         units, bins, *bands = self._files
         units.write(sketches.units.tobytes())
         bins.write(sketches.bins.tobytes())
         for file, band in zip(bands, sketches.bands.T, strict=True):
             file.write(band.tobytes())
 
-    def find(self) -> Iterator[Twin]:
-        """The documents that go, the best first; ends the index and its files."""
+    def find(self, order: np.ndarray, fixed: int = 0) -> Iterator[Twin]:
+        """The documents that go, in the order of those that stay; ends the index and its files.
+
+        Args:
+            order: numbers of all documents, the best first.
+            fixed: so many of the first of them stay, whatever they are like.
+        """
         for file in self._files:
             file.flush()
-        if self._ends:
-            order = np.lexsort((np.asarray(self._keys), -np.asarray(self._quality)))    # rank -> number
-            yield from self._decide(order, self._candidates(order))
+        if len(order):
+            pairs = self._candidates(order)
+            yield from self._decide(order, pairs[(pairs & _LOW) >= fixed])
         for file in self._files:
             file.close()
             os.unlink(file.name)
@@ -101,14 +98,14 @@ class NearIndex:
         lengths = np.minimum(*(ends[n] - np.where(n > 0, ends[n - 1], 0) for n in (left, right)))
         error = np.sqrt(self._threshold * (1 - self._threshold) / np.clip(lengths - 4, 1, BINS))
         equal = np.concatenate([(bins[left[i:i + _PAIRS]] == bins[right[i:i + _PAIRS]]).mean(axis=1) for i in range(0, len(left), _PAIRS)])
-        return (equal >= self._threshold - 4 * error) & (np.asarray(self._quality)[right] != np.inf)
+        return equal >= self._threshold - 4 * error
 
     def _decide(self, order: np.ndarray, pairs: np.ndarray) -> Iterator[Twin]:
         """Best first: what is near to a document that stays goes; what has gone takes nobody with it."""
         gone = np.zeros(len(order), bool)
         better = pairs >> np.uint64(32)
         starts = np.flatnonzero(np.diff(better, prepend=better[:1] + np.uint64(1)))
-        for start, end in zip(starts, [*starts[1:], len(pairs)], strict=True):
+        for start, end in zip(starts, np.append(starts[1:], len(pairs))):
             rank = int(better[start])
             if gone[rank]:
                 continue
