@@ -41,8 +41,8 @@ def run_zhtune(path: Path, threshold: float) -> dict[str, Any]:
     gone: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
         began = time.process_time()
-        for start in range(0, len(texts), 200):
-            sketch(texts[start:start + 200], 4)
+        for start in range(0, len(texts), 100):
+            sketch(texts[start:start + 100], 4)
         signed = time.process_time() - began
         began = time.process_time()
         for _ in Distinct(near=threshold)(map(Document, names, texts), (), Path(scratch), lambda reason, id, **_: gone.append(id)):

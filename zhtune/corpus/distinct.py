@@ -26,7 +26,7 @@ from zhtune.corpus.sentences import RepeatedSpans
 from zhtune.corpus.units import fold_units
 from zhtune.records import Document, dumps
 
-_BATCH = 200                                                # documents at a time
+_BATCH = 100                                                # documents at a time
 Drop = Callable[..., None]
 
 
@@ -83,13 +83,10 @@ class Distinct:
     def _left(self, spool: _Spool, order: np.ndarray, kept: np.ndarray, likeness: np.ndarray, spans: RepeatedSpans | None,
               drop: Drop) -> Iterator[Document]:
         needed = set(kept[kept >= 0].tolist())
-        names = {}
-        for number, document in enumerate(spool.read()):
-            if number in needed:
-                names[number] = document.id
-            if spans:
-                spans.add(document.text if kept[number] < 0 else "")
+        names = {number: name for number, name in enumerate(spool.ids()) if number in needed}
         if spans:
+            for number, document in enumerate(spool.read()):
+                spans.add(document.text if kept[number] < 0 else "")
             spans.find(order)
         for number, document in enumerate(spool.read()):
             if number < spool.others:
@@ -108,22 +105,23 @@ class _Spool:
     """Documents on disk, read as often as need be; their sizes and the hashes of their ids in memory."""
 
     def __init__(self, scratch: Path):
-        self._path = scratch / "documents"
+        self._path, self._ids = scratch / "documents", scratch / "ids"
         self.others = 0
         """So many of the first are of other data sets"""
         self.sizes, self._keys = array("q"), array("Q")     # in letters and digits
 
     def written(self, others: Iterable[tuple[str, str]], documents: Iterable[Document]) -> Iterator[Document]:
         """Pass documents on, those of other data sets first, and keep them."""
-        with open(self._path, "wb") as file:
+        with open(self._path, "wb") as file, open(self._ids, "wb") as ids:
             for document in (Document(*other) for other in others):
                 self.others += 1
-                yield self._write(file, document)
+                yield self._write(file, ids, document)
             for document in documents:
-                yield self._write(file, document)
+                yield self._write(file, ids, document)
 
-    def _write(self, file: Any, document: Document) -> Document:
+    def _write(self, file: Any, ids: Any, document: Document) -> Document:
         file.write(dumps([document.id, document.text, document.metadata]) + b"\n")
+        ids.write(dumps(document.id) + b"\n")
         self._keys.append(int.from_bytes(hashlib.blake2b(document.id.encode("utf-8", "surrogatepass"), digest_size=8).digest()))
         return document
 
@@ -137,8 +135,13 @@ class _Spool:
             for line in file:
                 yield Document(*orjson.loads(line))
 
+    def ids(self) -> Iterator[str]:
+        with open(self._ids, "rb") as file:
+            yield from map(orjson.loads, file)
+
     def close(self) -> None:
         self._path.unlink()
+        self._ids.unlink()
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:

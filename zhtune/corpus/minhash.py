@@ -16,7 +16,7 @@ from zhtune.corpus.units import fold_units, mix, shingles
 
 BINS = 128
 _EMPTY = np.uint32(0xFFFFFFFF)
-_CHUNK = 1 << 18                                            # units at a time: what they need stays in the cache
+_CHUNK = 1 << 16                                            # units at a time: what they need stays in the cache
 # The bins that an empty bin looks at, in turn, (attempts, bins).
 _PROBES = np.argsort(mix(np.arange(1, BINS * BINS + 1, dtype=np.uint64)).reshape(BINS, BINS), axis=0, kind="stable")
 

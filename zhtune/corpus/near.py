@@ -118,7 +118,9 @@ class NearIndex:
     def _shingles(self, number: int) -> np.ndarray:
         begin = self._ends[number - 1] if number else 0
         data = os.pread(self._files[0].fileno(), 2 * (self._ends[number] - begin), 2 * begin)
-        return np.unique(shingles(np.frombuffer(data, np.uint16)))
+        hashes = shingles(np.frombuffer(data, np.uint16))
+        hashes.sort()                                       # twice as fast as np.unique
+        return hashes[np.diff(hashes, prepend=~hashes[:1]) != 0]
 
 
 def _jaccard(left: np.ndarray, right: np.ndarray) -> float:
