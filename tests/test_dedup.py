@@ -179,7 +179,7 @@ def distinct(tmp_path, name, documents, others=(), **options):
     gone = {}
     scratch = tmp_path / name
     scratch.mkdir()
-    stay = list(Distinct(**options)(iter(documents), iter(others), scratch, lambda reason, id, **more: gone.__setitem__(id, (reason, more))))
+    stay = list(Distinct(**options)(iter(documents), iter(others), scratch, lambda reason, document, **more: gone.__setitem__(document.id, (reason, more))))
     assert list(scratch.iterdir()) == []
     return [(d.id, d.text, d.metadata) for d in stay], gone
 

@@ -1,7 +1,7 @@
 """Benchmark items planted in real text: how many are found in six altered forms, and how much clean text is taken for an item.
 
 Usage: python scripts/bench/contamination.py TEXTS BENCHMARK … [--items 300] [--seed 0]. BENCHMARK: files or folders that
-`zhtune clean --benchmarks` reads; TEXTS: a file or folder that `zhtune clean` reads. Items without 13 words are left out.
+`zhtune clean --against` reads; TEXTS: a file or folder that `zhtune clean` reads. Items without 13 words are left out.
 Clean: the documents of TEXTS, minus those that share 30 words in a row with an item (these hold it in fact).
 """
 

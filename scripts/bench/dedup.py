@@ -45,7 +45,7 @@ def run_zhtune(path: Path, threshold: float) -> dict[str, Any]:
             sketch(texts[start:start + 100], 4)
         signed = time.process_time() - began
         began = time.process_time()
-        for _ in Distinct(near=threshold)(map(Document, names, texts), (), Path(scratch), lambda reason, id, **_: gone.append(id)):
+        for _ in Distinct(near=threshold)(map(Document, names, texts), (), Path(scratch), lambda reason, document, **_: gone.append(document.id)):
             pass
         return {"sign": signed, "cpu": time.process_time() - began, "gone": gone}
 

@@ -49,7 +49,7 @@ class Distinct:
             documents: normalised.
             others: `(id, text)` of other data sets, normalised, that documents are compared with as well.
             scratch: an empty folder, on a disk with room for one and a half times the text.
-            drop: called with the reason, the id and what it is like, for each that goes.
+            drop: called with the reason, the document and what it is like, for each that goes.
         """
         if self.benchmark:
             documents = self._clean_of_items(documents, self.benchmark, drop)
@@ -76,7 +76,7 @@ class Distinct:
         for batch in _batches(documents):
             for document, hit in zip(batch, benchmark.find([d.text for d in batch]), strict=True):
                 if hit and hit.held:
-                    drop("benchmark", id=document.id, item=hit.place, share=round(hit.share, 3), text=hit.text[:200])
+                    drop("benchmark", document, item=hit.place, share=round(hit.share, 3), text=hit.text[:200])
                 else:
                     yield document
 
@@ -92,11 +92,11 @@ class Distinct:
             if number < spool.others:
                 continue
             if kept[number] >= 0:
-                drop("near_duplicate", id=document.id, same_as=names[int(kept[number])], jaccard=round(float(likeness[number]), 4))
+                drop("near_duplicate", document, same_as=names[int(kept[number])], jaccard=round(float(likeness[number]), 4))
                 continue
             text = spans.remove(number, document.text) if spans else document.text
             if text != document.text and sum(not c.isspace() for c in text) < self.shortest:
-                drop("repeated_sentences", id=document.id, text=document.text[:200])
+                drop("repeated_sentences", document, text=document.text[:200])
             else:
                 yield Document(document.id, text, document.metadata)
 
