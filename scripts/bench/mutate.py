@@ -1,6 +1,6 @@
 """A collection with known near duplicates: real texts, and seeded variants of them with the exact Jaccard of each pair.
 
-Usage: python scripts/bench/mutate.py TEXTS OUT --megabytes 40 [--seed 0]. TEXTS is a file or folder that `zhtune clean` reads.
+Usage: python scripts/bench/mutate.py TEXTS OUT --megabytes 40 [--seed 0] [--share 0.1]. TEXTS is a file or folder that `zhtune clean` reads.
 Writes OUT/corpus.jsonl (id, text) and OUT/pairs.jsonl (original, variant, kind, Jaccard of the sets of 5-grams of folded units).
 
     exact        the same again                     drop         3 to 40 % of the sentences out
@@ -86,13 +86,13 @@ def jaccard(left: str, right: str) -> float:
     return common / max(len(a) + len(b) - common, 1)
 
 
-def collection(originals: list[str], megabytes: float, seed: int) -> Iterator[tuple[str, str, str | None, str | None]]:
-    """(id, text, id of the original, kind): a tenth of the text variants, or as many as it takes to reach the size."""
+def collection(originals: list[str], megabytes: float, seed: int, share: float) -> Iterator[tuple[str, str, str | None, str | None]]:
+    """(id, text, id of the original, kind): that share of the text variants, or as many as it takes to reach the size."""
     rng = random.Random(seed)
     originals = list(originals)
     rng.shuffle(originals)
     wanted, size, kinds, n = megabytes * 1e6, 0, [*KINDS, "mix"], 0
-    own = min(0.9 * wanted, sum(len(t.encode()) for t in originals))
+    own = min((1 - share) * wanted, sum(len(t.encode()) for t in originals))
     used = []
     for text in originals:
         if size >= own:
@@ -108,12 +108,12 @@ def collection(originals: list[str], megabytes: float, seed: int) -> Iterator[tu
         n += 1
 
 
-def write(source: Path, out: Path, megabytes: float, seed: int = 0) -> Path:
+def write(source: Path, out: Path, megabytes: float, seed: int = 0, share: float = 0.1) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     by_id = {}
     rows = []
     with open(out / "pairs.jsonl", "w", encoding="utf-8") as pairs:
-        for name, text, original, kind in collection(texts(source), megabytes, seed):
+        for name, text, original, kind in collection(texts(source), megabytes, seed, share):
             rows.append((name, text))
             if original is None:
                 by_id[name] = text
@@ -132,5 +132,6 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--megabytes", type=float, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--share", type=float, default=0.1, help="of the text that is variants")
     arguments = parser.parse_args()
-    print(write(arguments.texts, arguments.out, arguments.megabytes, arguments.seed))
+    print(write(arguments.texts, arguments.out, arguments.megabytes, arguments.seed, arguments.share))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zhtune.corpus.units import NUMBER, SINGLE, code_units, fold, fold_units, kinds, mix, segment_hashes
+from zhtune.corpus.units import NUMBER, SINGLE, code_units, fold, fold_units, gram_hashes, kinds, segment_hashes
 
 GRAM = 8
 RUN = 13                                                    # words in common that tell, as in the study of Brown et al. 2020
@@ -21,7 +21,7 @@ _COVERED = 0.5                                              # share of an item's
 _LETTERS = 5                                                # words of a gram that are not numbers: measures and tables are no item
 _COMMON = 10                                                # grams in more items than this are a form's words, not an item's
 _SHORTEST = 4                                               # a shorter question in common says nothing
-_FILTER = np.uint64(1 << 22)
+_FILTER = np.uint64((1 << 22) - 1)
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class Benchmark:
         self.common_grams = int(len(rare) - rare.sum())
         self._grams, self._owners, self._positions = grams[rare], owners[kept], positions[kept]
         self._bounds = np.concatenate(([0], np.cumsum(counts[rare])))
-        self._filter = np.zeros(int(_FILTER), bool)
-        self._filter[self._grams % _FILTER] = True
+        self._filter = np.zeros(int(_FILTER) + 1, bool)
+        self._filter[self._grams & _FILTER] = True
         self._sizes = np.zeros(2 * self.items)
         if len(self._grams):
             found, words = _covered(self._owners, self._positions)
@@ -102,7 +102,7 @@ class Benchmark:
         return self._questions.get(fold_units([text])[0].tobytes())
 
     def find(self, texts: list[str]) -> list[Hit | None]:
-        """The item that each text has most of; None where it has not 8 words in common with any.
+        """The item that each text has most of; None where it has not two grams in common with any.
 
         Args:
             texts: normalised.
@@ -111,12 +111,13 @@ class Benchmark:
         if not len(self._grams):
             return hits
         grams = _Grams(texts)
-        at = np.flatnonzero(self._filter[grams.hashes % _FILTER])
+        at = np.flatnonzero(self._filter[grams.hashes & _FILTER])
         known = np.minimum(np.searchsorted(self._grams, grams.hashes[at]), len(self._grams) - 1)
         same = self._grams[known] == grams.hashes[at]
         at, known = at[same], known[same]
         text = grams.text[at]
-        for number in np.unique(text).tolist():
+        numbers, counts = np.unique(text, return_counts=True)
+        for number in numbers[counts > 1].tolist():
             here = slice(*np.searchsorted(text, (number, number + 1)))
             hits[number] = self._hit(grams, at[here], known[here])
         return hits
@@ -152,9 +153,7 @@ class _Grams:
             self.hashes, self.place, self.text = np.zeros(0, np.uint64), starts[:0], starts[:0]
             return
         words = segment_hashes(fold(self._units[starts[0]:]), starts - starts[0])
-        hashes = np.zeros(count, np.uint64)
-        for i in range(GRAM):
-            hashes = mix(hashes + words[i:count + i])
+        hashes = gram_hashes(words, GRAM)
         letters = np.concatenate(([0], np.cumsum(np.maximum.reduceat(kind[starts[0]:], starts - starts[0]) > NUMBER)))
         self._kind = kind
         self.place = np.flatnonzero((text[GRAM - 1:] == text[:count]) & (letters[GRAM:] - letters[:count] >= _LETTERS))

@@ -2,7 +2,7 @@
 
     documents ─benchmark items─> spool file ─near duplicates─> ─repeated sentences─> documents, in the order they came
 
-The texts pass through a spool on disk; a document costs some 50 bytes of memory. Of several copies the longest stays (in
+The texts pass through a spool on disk; a document costs some 50 bytes of memory (docs/corpora.md). Of several copies the longest stays (in
 letters and digits), and of equally long ones the one whose id has the lowest hash: so neither order nor workers matter.
 """
 
@@ -65,7 +65,7 @@ class Distinct:
                 index.add(sketches)
             spool.sizes.extend(np.diff(sketches.bounds if index else fold_units(texts)[1]).tolist())
         order = spool.order()
-        kept = np.full(len(order), -1)                      # number of the document for which another goes
+        kept = np.full(len(order), -1, np.int32)            # number of the document for which another goes
         likeness = np.zeros(len(order), np.float32)
         for twin in index.find(order, spool.others) if index else ():
             kept[twin.number], likeness[twin.number] = twin.kept, twin.jaccard
@@ -108,7 +108,7 @@ class _Spool:
         self._path, self._ids = scratch / "documents", scratch / "ids"
         self.others = 0
         """So many of the first are of other data sets"""
-        self.sizes, self._keys = array("q"), array("Q")     # in letters and digits
+        self.sizes, self._keys = array("I"), array("Q")     # in letters and digits
 
     def written(self, others: Iterable[tuple[str, str]], documents: Iterable[Document]) -> Iterator[Document]:
         """Pass documents on, those of other data sets first, and keep them."""
@@ -127,8 +127,9 @@ class _Spool:
 
     def order(self) -> np.ndarray:
         """Numbers of the documents, the best first, those of other data sets before all."""
-        own = np.arange(len(self.sizes)) >= self.others
-        return np.lexsort((np.asarray(self._keys), -np.asarray(self.sizes), own))
+        smallness = ~np.asarray(self.sizes)                 # uint32
+        smallness[:self.others] = 0
+        return np.lexsort((np.asarray(self._keys), smallness))
 
     def read(self) -> Iterator[Document]:
         with open(self._path, "rb") as file:

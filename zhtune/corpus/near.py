@@ -83,8 +83,8 @@ class NearIndex:
         parts = len(order) // _SORTED + 1
         found = [np.zeros(0, np.uint64)]
         for file in self._files[2:]:
+            keys = np.fromfile(file.name, np.uint64)[order]
             for part in range(parts):
-                keys = np.fromfile(file.name, np.uint64)[order]
                 ranks = np.flatnonzero((keys != 0) & (keys % np.uint64(parts) == part))
                 for pairs in _pairs(keys[ranks], ranks):
                     found.append(pairs[self._likely(pairs, order, bins)])

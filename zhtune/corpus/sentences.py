@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zhtune.corpus.units import code_units, fold, mix, segment_hashes
+from zhtune.corpus.units import code_units, fold, gram_hashes, segment_hashes
 
 _SHORTEST = 20
 _SORTED = 1 << 24                                           # spans sorted at once
@@ -90,9 +90,5 @@ def _spans(text: str, span: int) -> tuple[np.ndarray, np.ndarray]:
         return starts, np.zeros(0, np.uint64)
     folded = fold(units)
     sentences, letters = segment_hashes(folded, starts), np.add.reduceat(folded != 0, starts, dtype=np.int64)
-    count = len(starts) - span + 1
-    hashes, total = np.zeros(count, np.uint64), np.zeros(count, np.int64)
-    for i in range(span):
-        hashes = mix(hashes + sentences[i:count + i])
-        total += letters[i:count + i]
-    return starts, np.where(total >= _SHORTEST, hashes, np.uint64(0))
+    total = np.convolve(letters, np.ones(span, np.int64), "valid")
+    return starts, np.where(total >= _SHORTEST, gram_hashes(sentences, span), np.uint64(0))

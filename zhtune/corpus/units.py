@@ -67,8 +67,9 @@ def fold(units: np.ndarray) -> np.ndarray:
 
 def mix(values: np.ndarray) -> np.ndarray:
     """A bijection of uint64 whose every bit depends on all (splitmix64 of Steele et al. 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * _B
-    values = (values ^ (values >> np.uint64(27))) * _C
+    for shift, factor in ((30, _B), (27, _C)):
+        values = values ^ (values >> np.uint64(shift))
+        values *= factor
     return values ^ (values >> np.uint64(31))
 
 
@@ -92,7 +93,19 @@ def segment_hashes(units: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """
     if not len(starts):
         return np.zeros(0, np.uint64)
-    counts = np.cumsum(units != 0)
-    place = counts - np.repeat(counts[starts] - (units[starts] != 0), np.diff([*starts, len(units)]))
-    terms = np.where(units != 0, mix(units * _A + place.astype(np.uint64) * _C), np.uint64(0))
+    filled = units != 0
+    counts = np.cumsum(filled, dtype=np.uint64)             # number of a unit in its segment, from 1
+    counts -= np.repeat(counts[starts] - filled[starts], np.diff(starts, append=len(units)))
+    terms = mix(units * _A + counts * _C)
+    terms *= filled
     return np.add.reduceat(terms, starts)
+
+
+def gram_hashes(hashes: np.ndarray, size: int) -> np.ndarray:
+    """64-bit hashes of all n-grams of things that have hashes, (hashes - size + 1,)."""
+    count = max(len(hashes) - size + 1, 0)
+    total = np.zeros(count, np.uint64)
+    for i in range(size):
+        total *= _A
+        total += hashes[i:count + i]
+    return mix(total)

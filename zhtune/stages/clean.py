@@ -120,7 +120,9 @@ def _write(work: Work, config: CleanConfig) -> None:
     work.licences = {config.licence} if config.licence else {licence for source in sources for licence in source.licences}
     settings = _settings(work, config, [source.path for source in sources])
     ledger, histogram = Ledger(work), Histogram()
-    documents = _distinct(work, settings.rules, _unique(_judged(work, config, settings, ledger, histogram), ledger), ledger)
+    judged = _judged(work, config, settings, ledger, histogram)
+    # Near duplicates have equal ones among them, in bounded memory.
+    documents = _distinct(work, settings.rules, judged if settings.rules.near else _unique(judged, ledger), ledger)
     counts = _count(documents) if config.report_only else _write_parts(work, config, documents)
     if not counts["documents"] and not config.report_only:
         reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(work.dropped.items())) or "there was no text"
