@@ -11,7 +11,7 @@ from zhtune.corpus.mixing import draw, plan
 from zhtune.corpus.tokens import TokenFile, read_blocks
 from zhtune.errors import ConfigError
 from zhtune.models.shapes import SPECIAL, write_byte_tokenizer
-from zhtune.stages.pack import PackConfig, pack
+from zhtune.stages.pack import PackConfig, _encoded, pack
 from zhtune.tokenizers.texts import faster_encoder, plain_encoder
 
 END = SPECIAL.index("<|im_end|>")
@@ -157,3 +157,14 @@ def test_cutting_and_filling_that_a_tokenizer_asks_for_are_not_done():
     definition = bpe(["今天门诊时间"] * 3)
     definition["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
     assert len(plain_encoder(definition)(["今天，门诊。时间！"])[0]) > 2
+
+
+def test_a_large_corpus_changes_to_the_faster_way_and_no_id_changes():
+    tiktoken = pytest.importorskip("tiktoken")
+    rng = random.Random(1)
+    texts = ["".join(rng.choice("今天门诊时间 abc12<|end|>，。\n") for _ in range(30)) for _ in range(2600)]
+    definition = bpe(texts[:200])
+    expected = plain_encoder(definition)(texts)
+    assert isinstance(faster_encoder(definition, texts[:9], expected[:9]).args[0], tiktoken.Encoding)
+    for large, workers in ((False, 1), (True, 1), (True, 3)):
+        assert list(_encoded(iter(texts), definition, workers, large)) == expected
