@@ -102,7 +102,7 @@ class Benchmark:
         return self._questions.get(fold_units([text])[0].tobytes())
 
     def find(self, texts: list[str]) -> list[Hit | None]:
-        """The item that each text has most of; None where it has not two grams in common with any.
+        """The item that each text has most of; None where fewer than 13 of its words stand in any.
 
         Args:
             texts: normalised.
@@ -116,8 +116,11 @@ class Benchmark:
         same = self._grams[known] == grams.hashes[at]
         at, known = at[same], known[same]
         text = grams.text[at]
-        numbers, counts = np.unique(text, return_counts=True)
-        for number in numbers[counts > 1].tolist():
+        if not len(at):
+            return hits
+        first, place = np.flatnonzero(np.diff(text, prepend=-1)), grams.place[at]
+        words = np.add.reduceat(np.minimum(np.diff(place, append=place[-1] + GRAM), GRAM), first)
+        for number in text[first[words >= RUN]].tolist():
             here = slice(*np.searchsorted(text, (number, number + 1)))
             hits[number] = self._hit(grams, at[here], known[here])
         return hits
