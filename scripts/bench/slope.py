@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from mutate import write
 
 from zhtune.models.shapes import write_byte_tokenizer
 
@@ -35,14 +34,16 @@ def main() -> None:
     rows = []
     for size in arguments.megabytes:
         folder = arguments.out / f"{size:g}"
-        corpus = write(arguments.texts, folder, size, share=0.5)
+        corpus = folder / "corpus.jsonl"                    # by another process: a child counts its parent's memory as its own peak
+        subprocess.run([sys.executable, str(Path(__file__).with_name("mutate.py")), str(arguments.texts), str(folder), "--megabytes", str(size),
+                        "--share", "0.5"], check=True, capture_output=True)
         plain = run("clean", "--input", str(corpus), "--out", str(folder / "plain"))
         near = run("clean", "--input", str(corpus), "--near", "0.8", "--out", str(folder / "near"))
         packed = run("pack", "--corpus", str(folder / "near"), "--model", str(arguments.out / "tokenizer"), "--out", str(folder / "packed"))
         documents = json.loads((folder / "near" / "manifest.json").read_text("utf-8"))["counts"]["in"]
         rows.append({"mb": size, "documents": documents, **{f"{name}_{key}": spent[key] for name, spent in
                     (("clean", plain), ("near", near), ("pack", packed)) for key in ("seconds", "peak_rss_mib")}})
-        print(json.dumps(rows[-1]))
+        print(json.dumps(rows[-1]), flush=True)
     sizes = [row["mb"] for row in rows]
     for key in rows[0]:
         if key.endswith(("seconds", "mib")):
