@@ -1,8 +1,9 @@
 """Tokenise and pack: `zhtune pack` against datasets.map + group_texts of the Hugging Face examples. CPU seconds, equal ids, tokens lost.
 
-Usage: python scripts/bench/pack.py TEXTS TOKENIZER [--megabytes 35] [--block 1024]. TEXTS is a file or folder that `zhtune clean` reads,
-TOKENIZER a folder with tokenizer.json; with --train 32000 it is made: a byte-level BPE of so many pieces with Qwen2's pattern, from the
-first 8 MB of the texts. Loading the tokenizer, and zhtune's proof that tiktoken gives the same, count in full. Each side runs in a process of its own, one worker, with the same documents and end token.
+Usage: python scripts/bench/pack.py TEXTS TOKENIZER [--megabytes 35] [--block 1024] [--train 32000]. TEXTS is a file or folder that
+`zhtune clean` reads, TOKENIZER a folder with tokenizer.json; with --train it is made: a byte-level BPE of so many pieces with Qwen2's
+pattern, from the first 8 MB of the texts. Loading the tokenizer, and zhtune's proof that tiktoken gives the same, count in full.
+Each side runs in a process of its own, one worker, with the same documents and end token.
 """
 
 from __future__ import annotations
