@@ -1,6 +1,7 @@
 """A collection with known near duplicates: real texts, and seeded variants of them with the exact Jaccard of each pair.
 
-Usage: python scripts/bench/mutate.py TEXTS OUT --megabytes 40 [--seed 0] [--share 0.1]. TEXTS is a file or folder that `zhtune clean` reads.
+Usage: python scripts/bench/mutate.py TEXTS OUT --megabytes 40 [--seed 0] [--share 0.1] [--longest 4000].
+TEXTS is a file or folder that `zhtune clean` reads.
 Writes OUT/corpus.jsonl (id, text) and OUT/pairs.jsonl (original, variant, kind, Jaccard of the sets of 5-grams of folded units).
 
     exact        the same again                     drop         3 to 40 % of the sentences out
@@ -31,12 +32,12 @@ _HEADS = ("首页 > 新闻 > 正文　字号：大 中 小　责任编辑：小�
 _FEET = ("\n上一篇：没有了　下一篇：请稍候", "\n版权所有，转载请注明出处。京ICP备00000000号", "\n相关阅读：更多精彩内容请点击展开全部")
 
 
-def texts(source: Path, shortest: int = 60) -> list[str]:
+def texts(source: Path, shortest: int = 60, longest: int = 4000) -> list[str]:
     """The documents of a file or folder, normalised, long ones divided, in the order of their names."""
     found = []
     for item in read_files([source]):
         if isinstance(item, Document):
-            found += [piece for piece in divide(normalise(item.text).strip(), 4000) if len(piece) >= shortest]
+            found += [piece for piece in divide(normalise(item.text).strip(), longest) if len(piece) >= shortest]
     return found
 
 
@@ -108,12 +109,12 @@ def collection(originals: list[str], megabytes: float, seed: int, share: float) 
         n += 1
 
 
-def write(source: Path, out: Path, megabytes: float, seed: int = 0, share: float = 0.1) -> Path:
+def write(source: Path, out: Path, megabytes: float, seed: int = 0, share: float = 0.1, longest: int = 4000) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     by_id = {}
     rows = []
     with open(out / "pairs.jsonl", "w", encoding="utf-8") as pairs:
-        for name, text, original, kind in collection(texts(source), megabytes, seed, share):
+        for name, text, original, kind in collection(texts(source, longest=longest), megabytes, seed, share):
             rows.append((name, text))
             if original is None:
                 by_id[name] = text
@@ -133,5 +134,6 @@ if __name__ == "__main__":
     parser.add_argument("--megabytes", type=float, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--share", type=float, default=0.1, help="of the text that is variants")
+    parser.add_argument("--longest", type=int, default=4000, help="characters of an original; longer ones are divided")
     arguments = parser.parse_args()
-    print(write(arguments.texts, arguments.out, arguments.megabytes, arguments.seed, arguments.share))
+    print(write(arguments.texts, arguments.out, arguments.megabytes, arguments.seed, arguments.share, arguments.longest))

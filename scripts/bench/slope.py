@@ -1,6 +1,7 @@
 """Time and peak memory of `zhtune clean --near` and `zhtune pack` by size of the corpus, and what the slopes say for 100 GB.
 
-Usage: python scripts/bench/slope.py TEXTS OUT [--megabytes 10 20 40 80]. Half of each collection is variants (mutate.py). One worker;
+Usage: python scripts/bench/slope.py TEXTS OUT [--megabytes 10 20 40 80]. Half of each collection is variants (mutate.py), and documents are short
+(300 characters), so that parts of 20,000 documents, which are held until they are written, are full from the second size on. One worker;
 each stage runs in a process of its own, figures from its report.json.
 """
 
@@ -36,7 +37,7 @@ def main() -> None:
         folder = arguments.out / f"{size:g}"
         corpus = folder / "corpus.jsonl"                    # by another process: a child counts its parent's memory as its own peak
         subprocess.run([sys.executable, str(Path(__file__).with_name("mutate.py")), str(arguments.texts), str(folder), "--megabytes", str(size),
-                        "--share", "0.5"], check=True, capture_output=True)
+                        "--share", "0.5", "--longest", "300"], check=True, capture_output=True)
         plain = run("clean", "--input", str(corpus), "--out", str(folder / "plain"))
         near = run("clean", "--input", str(corpus), "--near", "0.8", "--out", str(folder / "near"))
         packed = run("pack", "--corpus", str(folder / "near"), "--model", str(arguments.out / "tokenizer"), "--out", str(folder / "packed"))
