@@ -27,7 +27,7 @@ from zhtune.tokenizers.texts import Encode, faster_encoder, plain_encoder
 
 STAGE = Stage("pack", version=1, kind="tokens", inputs={"corpus": ("corpus", "file"), "model": (*MODEL_KINDS, "tokenizer")})
 _BATCH = 250                                                # documents handed to a thread at once
-_SAMPLE = 1000                                              # documents whose ids prove the faster way
+_SAMPLE = 300                                               # documents whose ids prove the faster way
 _LARGE = 4_000_000                                          # characters from which the proof, seconds for 150,000 tokens, pays
 _ESTIMATED = 100                                            # documents of each corpus that say its tokens per character
 
