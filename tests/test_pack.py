@@ -12,7 +12,8 @@ from zhtune.corpus.tokens import TokenFile, read_blocks
 from zhtune.errors import ConfigError
 from zhtune.models.shapes import SPECIAL, write_byte_tokenizer
 from zhtune.stages.pack import PackConfig, _encoded, pack
-from zhtune.tokenizers.texts import faster_encoder, plain_encoder
+from zhtune.templates.encode import ChatEncoder
+from zhtune.tokenizers.texts import faster_encoder
 
 END = SPECIAL.index("<|im_end|>")
 
@@ -35,7 +36,7 @@ def made(tmp_path, model, corpus, out="o", **fields):
 
 def decoded(artifact):
     """The documents of an artifact of the byte tokenizer, as text; each must end with the end token."""
-    tokenizer = plain_encoder(json.loads((artifact.path.parent / "model" / "tokenizer.json").read_text("utf-8")))
+    tokenizer = ChatEncoder(artifact.path.parent / "model").texts_ids
     file = TokenFile(artifact.path)
     byte = {tokenizer([chr(i)])[0][0]: i for i in range(128)}
     documents = [file[i].tolist() for i in range(len(file.offsets) - 1)]
@@ -61,8 +62,8 @@ def test_workers_change_no_byte(tmp_path, model):
     mixed = {made(tmp_path, model, [corpus, corpus], f"m{workers}", workers=workers, weights=[1, 2]).digest for workers in (1, 5)}
     assert len(digests) == 1 and len(mixed) == 1
     file = TokenFile(tmp_path / "o1")
-    encode = plain_encoder(json.loads((tmp_path / "model" / "tokenizer.json").read_text("utf-8")))
-    assert [file[i].tolist() for i in range(len(texts))] == [[*ids, END] for ids in encode(texts)]
+    encode = ChatEncoder(tmp_path / "model").text_ids
+    assert [file[i].tolist() for i in range(len(texts))] == [[*ids, END] for ids in map(encode, texts)]
 
 
 def test_a_mix_reaches_its_shares_and_says_so(tmp_path, model):
@@ -134,6 +135,12 @@ def bpe(texts, split=True, **model):
     return json.loads(tokenizer.to_str())
 
 
+def plain_encoder(definition):
+    from tokenizers import Tokenizer
+    tokenizer = Tokenizer.from_str(json.dumps({**definition, "added_tokens": []}))
+    return lambda texts: [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+
+
 def test_the_faster_way_is_taken_only_where_it_gives_the_same():
     pytest.importorskip("tiktoken")
     rng = random.Random(0)
@@ -151,12 +158,15 @@ def test_the_faster_way_is_taken_only_where_it_gives_the_same():
         digits = json.loads(json.dumps(definition))
         digits["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, definition["pre_tokenizer"]]}
         assert faster_encoder(digits, texts, ids) is None
+        runs = {"id": 700, "content": "  ", "special": False, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        assert faster_encoder({**definition, "added_tokens": [runs]}, texts, ids) is None
 
 
-def test_cutting_and_filling_that_a_tokenizer_asks_for_are_not_done():
-    definition = bpe(["今天门诊时间"] * 3)
-    definition["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
-    assert len(plain_encoder(definition)(["今天，门诊。时间！"])[0]) > 2
+def test_cutting_and_filling_that_a_tokenizer_asks_for_are_not_done(tmp_path, model):
+    file = tmp_path / "model" / "tokenizer.json"
+    cut = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), "truncation": cut}), "utf-8")
+    assert decoded(made(tmp_path, model, write(tmp_path / "c", "c", ["abcdef"]))) == ["abcdef"]
 
 
 def test_a_large_corpus_changes_to_the_faster_way_and_no_id_changes():
@@ -166,5 +176,5 @@ def test_a_large_corpus_changes_to_the_faster_way_and_no_id_changes():
     definition = bpe(texts[:200])
     expected = plain_encoder(definition)(texts)
     assert isinstance(faster_encoder(definition, texts[:9], expected[:9]).args[0], tiktoken.Encoding)
-    for large, workers in ((False, 1), (True, 1), (True, 3)):
-        assert list(_encoded(iter(texts), definition, workers, large)) == expected
+    for given, workers in ((None, 1), (definition, 1), (definition, 3)):
+        assert list(_encoded(iter(texts), plain_encoder(definition), given, workers)) == expected

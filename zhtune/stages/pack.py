@@ -23,7 +23,7 @@ from zhtune.models.load import chain, materialise
 from zhtune.references import MODEL_KINDS, Source
 from zhtune.templates.encode import ChatEncoder
 from zhtune.tokenizers.load import read_object
-from zhtune.tokenizers.texts import Encode, faster_encoder, plain_encoder
+from zhtune.tokenizers.texts import Encode, faster_encoder
 
 STAGE = Stage("pack", version=1, kind="tokens", inputs={"corpus": ("corpus", "file"), "model": (*MODEL_KINDS, "tokenizer")})
 _BATCH = 250                                                # documents handed to a thread at once
@@ -76,7 +76,7 @@ def _write(work: Work, config: PackConfig) -> None:
     mixed = len(sources) > 1 or config.total_tokens > 0
     names = _names(sources)
     if mixed:
-        _announce(mixing.plan(names, _estimates(sources, plain_encoder(definition)), config.weights, config.temperature, config.max_epochs,
+        _announce(mixing.plan(names, _estimates(sources, encoder.texts_ids), config.weights, config.temperature, config.max_epochs,
                               config.total_tokens))
     elif config.weights:
         raise ConfigError("--weights are for several corpora: name them with --corpus A B, or leave the weights out")
@@ -101,20 +101,24 @@ def _tokenise(work: Work, source: Source, folder: Path, definition: dict[str, An
             work.counted_in += 1
             characters += len(text)
             yield text
-    documents = ([*ids, encoder.end_id] for ids in _encoded(texts(), definition, workers, _characters(source) >= _LARGE))
+    given = definition if _characters(source) >= _LARGE else None
+    documents = ([*ids, encoder.end_id] for ids in _encoded(texts(), encoder.texts_ids, given, workers))
     count, tokens = write_tokens(folder, documents, encoder.size)
     if count == 0:
         raise DataError("holds no document", source.path)
     return count, tokens, characters
 
 
-def _encoded(texts: Iterator[str], definition: dict[str, Any], workers: int, large: bool) -> Iterator[list[int]]:
-    """Ids of each text, in order, encoded by threads; of a large corpus after a sample in a faster way, where that gives the same."""
-    encode = plain_encoder(definition)
+def _encoded(texts: Iterator[str], encode: Encode, definition: dict[str, Any] | None, workers: int) -> Iterator[list[int]]:
+    """Ids of each text, in order, encoded by threads; after a sample in a faster way, where that gives the same.
+
+    Args:
+        definition: of the tokenizer; None for a corpus that is too small for a faster way to pay.
+    """
     sample = list(islice(texts, _SAMPLE))
     ids = encode(sample)
     yield from ids
-    if large and len(sample) == _SAMPLE:
+    if definition and len(sample) == _SAMPLE:
         encode = faster_encoder(definition, sample, ids) or encode
     with ThreadPoolExecutor(max(workers, 1)) as threads:    # the libraries let go of the GIL
         waiting: deque = deque()
