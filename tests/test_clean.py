@@ -124,3 +124,38 @@ def test_files_of_one_name_in_several_folders_have_ids_of_their_own(tmp_path):
     inputs = [str(tmp_path / name) for name in ("x", "y", "z/x")]
     made = clean(CleanConfig(input=inputs, out=str(tmp_path / "o"), heldout=0))
     assert [name for name, _ in read_texts(made.path)] == ["x.0/a.txt", "y/a.txt", "x.2/a.txt"]
+
+
+LONG = "".join(chr(0x4E00 + i * 37 % 5000) for i in range(120))
+
+
+def test_near_duplicates_benchmark_items_and_other_corpora_go_by_name(tmp_path):
+    question = "患者反复上腹痛三年餐后加重最可能的诊断是下列哪一种疾病"
+    (tmp_path / "test.csv").write_text(f"Question,A,B,Answer\n{question},胃溃疡,胃炎,A\n", "utf-8")
+    (tmp_path / "other").mkdir()
+    other = made_of(tmp_path / "other", {"o.txt": GOOD})
+    files = {"a.txt": LONG, "b.txt": LONG[:100] + "尾" + LONG[100:], "c.txt": GOOD + "！", "d.txt": f"题目：{question}？答：胃溃疡。"}
+    made = made_of(tmp_path, files, near=0.7, against=str(tmp_path / "test.csv"), distinct_from=str(other.path))
+    assert made.manifest["counts"] == {"in": 4, "kept": 1, "dropped": {"benchmark": 1, "near_duplicate": 2}}
+    assert [r["id"] for r in rows(made)] == ["b.txt"] and made.manifest["metrics"]["benchmark_items"] == 1
+    assert {d["id"]: d.get("same_as", d.get("item")) for d in refused(made)} == {"a.txt": "b.txt", "c.txt": "o/o.txt", "d.txt": "test.csv:2"}
+    assert [d["jaccard"] for d in refused(made) if d["id"] == "a.txt"] == [round(112 / 121, 4)]      # 116 and 117, of which 112 in common
+    files = json.loads((made.path / "report.json").read_text("utf-8"))["files"]
+    assert all(sum(counts.values()) == 2 for counts in files.values())           # in = kept + dropped for each
+    assert made_of(tmp_path, {}, "plain").manifest["counts"]["kept"] == 4 and not (made.path / "checkpoints").exists()
+
+
+def test_the_same_corpus_goes_whole_and_a_share_is_a_share(tmp_path):
+    first = made_of(tmp_path, {"a.txt": LONG, "b.txt": GOOD}, heldout=0.5)
+    with pytest.raises(DataError, match="no document is left of 2: near_duplicate 2"):
+        made_of(tmp_path, {}, "again", distinct_from=str(first.path))
+    with pytest.raises(ConfigError, match="the rule near is a share from 0 to 1, not 1.5"):
+        made_of(tmp_path, {}, "again", near=1.5)
+    assert not (tmp_path / "again").exists()
+
+
+def test_repeated_sentences_are_a_rule(tmp_path):
+    shared = "第二句话说的是门诊时间。第三句话说的是病历本。第四句话说的是医保卡。"
+    texts = {"a.txt": LONG + "。" + shared, "b.txt": "开头这句话谁都没有说过，就在这里。" + shared + "结尾这句话也是谁都没有说过的，请放心。"}
+    made = made_of(tmp_path, texts, rules={"repeated_sentences": 3})
+    assert [r["text"] for r in rows(made)] == [texts["a.txt"], texts["b.txt"].replace(shared, "")]

@@ -58,6 +58,11 @@ class Rules:
     personal: Literal["keep", "mask", "drop"] = "keep"
     """Personal data: replaced by what it is, such as 【手机号】, or its document refused (personal)"""
 
+    near: float = 0.0
+    """Documents whose 5-grams overlap so much (Jaccard) with those of a better one: 0.8, or 0 for none (near_duplicate)"""
+    repeated_sentences: int = 0
+    """Remove so many sentences in a row where a better document has them, too: 3, or 0 for none (repeated_sentences)"""
+
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if isinstance(value, float) and not 0 <= value <= 1:

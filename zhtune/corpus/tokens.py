@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from array import array
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 
 
-def write_tokens(folder: Path, documents: Iterable[list[int]], vocabulary: int) -> tuple[int, int]:
+def write_tokens(folder: Path, documents: Iterable[Any], vocabulary: int) -> tuple[int, int]:
     """Write documents of token ids; returns (documents, tokens).
 
     Args:
@@ -18,13 +20,30 @@ def write_tokens(folder: Path, documents: Iterable[list[int]], vocabulary: int) 
         vocabulary: ids are below this; uint16 holds them up to 65,536.
     """
     dtype = np.uint16 if vocabulary <= 1 << 16 else np.uint32
-    offsets = [0]
+    offsets = array("q", [0])
     with open(folder / "tokens.bin", "wb") as file:
         for ids in documents:
             file.write(np.asarray(ids, dtype=dtype).tobytes())
             offsets.append(offsets[-1] + len(ids))
     np.save(folder / "offsets.npy", np.asarray(offsets, dtype=np.int64))
     return len(offsets) - 1, offsets[-1]
+
+
+class TokenFile:
+    """The documents of a folder that write_tokens has written, read one by one."""
+
+    def __init__(self, folder: Path):
+        self.offsets = np.load(folder / "offsets.npy", allow_pickle=False)
+        self._file = open(folder / "tokens.bin", "rb")
+        self._dtype = _dtype(self.offsets, os.fstat(self._file.fileno()).st_size)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        begin, end = self.offsets[number:number + 2].tolist()
+        width = self._dtype().itemsize
+        return np.frombuffer(os.pread(self._file.fileno(), (end - begin) * width, begin * width), self._dtype)
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def read_blocks(folder: Path, length: int) -> Any:
@@ -35,8 +54,12 @@ def read_blocks(folder: Path, length: int) -> Any:
     """
     offsets = np.load(folder / "offsets.npy", allow_pickle=False)
     size = (folder / "tokens.bin").stat().st_size
-    tokens = np.fromfile(folder / "tokens.bin", dtype=np.uint16 if size == 2 * offsets[-1] else np.uint32)
+    tokens = np.fromfile(folder / "tokens.bin", dtype=_dtype(offsets, size))
     blocks = len(tokens) // length
     if blocks == 0:
         raise ValueError(f"{len(tokens)} tokens do not fill one block of {length}")
     return tokens[:blocks * length].reshape(blocks, length)
+
+
+def _dtype(offsets: np.ndarray, size: int) -> type:
+    return np.uint16 if size == 2 * offsets[-1] else np.uint32

@@ -14,13 +14,21 @@ from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.corpus import char_model, clean_page, filters, script
+from zhtune.corpus.contamination import Benchmark
+from zhtune.corpus.distinct import Distinct
 from zhtune.corpus.prepare import Settings, count_lines, prepared
 from zhtune.corpus.read import read_texts, write_documents
 from zhtune.errors import ConfigError, DataError
 from zhtune.log import logger, progress
 from zhtune.records import Document, write_json
+from zhtune.references import Source
+from zhtune.synthesis.leaks import benchmark_items
+from zhtune.synthesis.rows import read_rows
+from zhtune.text import normalise
 
-STAGE = Stage("clean", version=3, kind="corpus", inputs={"input": ("file",), "preset": ("file",), "good": ("corpus", "file")})
+STAGE = Stage("clean", version=3, kind="corpus",
+              inputs={"input": ("file",), "preset": ("file",), "good": ("corpus", "file"),
+              "distinct_from": ("corpus", "file"), "against": ("file", "records", "preferences")})
 _PART = 20_000                                              # documents a parquet part
 _EXAMPLES = 3                                               # of each reason, in the report
 
@@ -46,6 +54,12 @@ class CleanConfig(StageConfig):
     """Least share of Han characters among them, where the preset's (or 0.3) does not fit"""
     good: str = ""
     """Text like what you want: documents less like it than all but the rule min_percentile of it are refused"""
+    near: float | None = None
+    """Of documents whose 5-grams overlap so much (Jaccard, such as 0.8) the longest stays, where the preset's (or 0: all stay) does not fit"""
+    distinct_from: str | list[str] = ""
+    """Corpora (artifacts or text) whose documents must not stand here again: as near duplicates with --near, else as equal text"""
+    against: str | list[str] = ""
+    """Test and benchmark files: documents that hold their questions are refused (benchmark)"""
     max_characters: int = 4000
     """Longer documents are divided at paragraph or sentence ends"""
     heldout: float = 0.04
@@ -106,7 +120,9 @@ def _write(work: Work, config: CleanConfig) -> None:
     work.licences = {config.licence} if config.licence else {licence for source in sources for licence in source.licences}
     settings = _settings(work, config, [source.path for source in sources])
     ledger, histogram = Ledger(work), Histogram()
-    documents = _unique(_judged(work, config, settings, ledger, histogram), ledger)
+    judged = _judged(work, config, settings, ledger, histogram)
+    # Near duplicates have equal ones among them, in bounded memory.
+    documents = _distinct(work, settings.rules, judged if settings.rules.near else _unique(judged, ledger), ledger)
     counts = _count(documents) if config.report_only else _write_parts(work, config, documents)
     if not counts["documents"] and not config.report_only:
         reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(work.dropped.items())) or "there was no text"
@@ -122,7 +138,7 @@ def _write(work: Work, config: CleanConfig) -> None:
 
 def _settings(work: Work, config: CleanConfig, paths: list[Path]) -> Settings:
     """The rules, and what must be learnt before the first document is judged: good text, lines that many documents share."""
-    given = {name: value for name in ("min_characters", "min_han") if (value := getattr(config, name)) is not None}
+    given = {name: value for name in ("min_characters", "min_han", "near") if (value := getattr(config, name)) is not None}
     preset = work.sources.get("preset")
     rules = filters.read_rules(preset.path if preset else None, {**config.rules, **given})
     work.resolved["rules"] = vars(rules)
@@ -161,8 +177,34 @@ def _unique(documents: Iterator[Document], ledger: Ledger) -> Iterator[Document]
         if twin is not None:
             ledger.dropped(document.metadata["file"], "duplicate", id=document.id, same_as=twin)
             continue
+        yield document
+
+
+def _distinct(work: Work, rules: filters.Rules, documents: Iterator[Document], ledger: Ledger) -> Iterator[Document]:
+    """Those of which nothing better, no other corpus and no benchmark has a copy."""
+    benchmark = None
+    if work.sources.get("against"):
+        benchmark = Benchmark(benchmark_items(read_rows([source.path for source in _list(work.sources["against"])])))
+        work.metrics["benchmark_items"] = benchmark.items
+    others = _list(work.sources.get("distinct_from", []))
+    near = rules.near or (1.0 if others else 0.0)
+    scratch = work.path / "checkpoints"
+    scratch.mkdir()
+    distinct = Distinct(near, rules.repeated_sentences, rules.min_characters, benchmark)
+
+    def drop(reason: str, document: Document, **item: Any) -> None:
+        ledger.dropped(document.metadata["file"], reason, id=document.id, **item)
+    for document in distinct(documents, _texts_of(others), scratch, drop):
         ledger.kept(document.metadata["file"])
         yield document
+
+
+def _texts_of(sources: list[Source]) -> Iterator[tuple[str, str]]:
+    """`(id, text)` of whole corpora, held-out documents too."""
+    for source in sources:
+        for split in ("part", "heldout") if source.manifest else ("part",):
+            for name, text in read_texts(source.path, split):
+                yield f"{source.path.name}/{name}", normalise(text)
 
 
 def _count(documents: Iterator[Document]) -> dict[str, int]:

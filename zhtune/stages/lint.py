@@ -11,13 +11,14 @@ from typing import Any
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
+from zhtune.corpus.contamination import Benchmark
 from zhtune.corpus.read import Refusal
 from zhtune.errors import ConfigError, DataError
 from zhtune.log import logger, progress
 from zhtune.records import dumps, write_jsonl
 from zhtune.synthesis.checks import check_pair, check_record, mend_pair, mend_record
 from zhtune.synthesis.formats import Item, read_pairs, read_record
-from zhtune.synthesis.leaks import Duplicates, NearDuplicates, TestItems
+from zhtune.synthesis.leaks import Duplicates, NearDuplicates, benchmark_items, benchmark_problems
 from zhtune.synthesis.lint_names import CURES, Problem
 from zhtune.synthesis.lint_page import terminal, write_page
 from zhtune.synthesis.rows import read_rows
@@ -37,7 +38,7 @@ class LintConfig(StageConfig):
     preferences: str | list[str] = ""
     """Files or folders of preferences, in the same kinds of file"""
     against: str | list[str] = ""
-    """Test and benchmark files: rows that hold their questions, or 13 characters of them, are reported"""
+    """Test and benchmark files: rows that hold their questions, or 13 words (characters) of them, are reported"""
     fix: bool = False
     """Repair what has one right repair, drop what has none; off, such rows are kept and reported"""
     near: float = 0.9
@@ -90,7 +91,7 @@ def _write(work: Work, config: LintConfig) -> None:
     work.kind = name
     sources = _list(work.sources[name])
     work.licences = {licence for source in sources for licence in source.licences}   # a test file gives nothing away
-    tests = TestItems(read_rows([s.path for s in _list(work.sources["against"])])) if config.against else None
+    tests = Benchmark(benchmark_items(read_rows([s.path for s in _list(work.sources["against"])]))) if config.against else None
     findings = Findings()
     kept = _kept(work, config, [s.path for s in sources], findings, tests)
     work.kept = write_jsonl(work.path / f"{name}.jsonl", progress(kept, "lint"))
@@ -106,7 +107,7 @@ def _write(work: Work, config: LintConfig) -> None:
     write_page(work.path / "report.html", name, config.fix, counts, work.report)
 
 
-def _kept(work: Work, config: LintConfig, paths: list[Path], findings: Findings, tests: TestItems | None) -> Iterator[dict[str, Any]]:
+def _kept(work: Work, config: LintConfig, paths: list[Path], findings: Findings, tests: Benchmark | None) -> Iterator[dict[str, Any]]:
     """The rows that are kept, as they are written; all others are dropped by name."""
     duplicates, near = Duplicates(), NearDuplicates(config.near) if config.near else None
     for item in _items(paths, bool(config.preferences)):
@@ -180,13 +181,13 @@ def _halves(value: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str,
     return value["messages"][:last], value["messages"][last:]
 
 
-def _against(value: dict[str, Any], item: Item, tests: TestItems) -> Iterator[Problem]:
+def _against(value: dict[str, Any], item: Item, tests: Benchmark) -> Iterator[Problem]:
     for key in ("messages", "prompt", "chosen"):
         if key in value:
             names = item.fields[key]
             if len(names) != len(value[key]):               # joined or cut by a repair
                 names = [f"{key}[{i}]" for i in range(len(value[key]))]
-            yield from tests.problems(value[key], names)
+            yield from benchmark_problems(tests, value[key], names)
 
 
 def _unwritable(value: dict[str, Any]) -> list[Problem]:

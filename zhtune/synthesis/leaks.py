@@ -1,26 +1,22 @@
-"""What is wrong between rows: duplicates, questions of test files, and 13 characters in common with them.
+"""What is wrong between rows: duplicates, questions of test files, and 13 words in common with them.
 
-Exact up to blanks, case and width (zhtune.text.fold); near ones by ROUGE-L (zhtune/synthesis/novelty.py).
+Exact up to blanks, case and width (zhtune.text.fold); near ones by ROUGE-L (zhtune/synthesis/novelty.py); test items as in
+corpora (zhtune/corpus/contamination.py).
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from zhtune.corpus.contamination import RUN, Benchmark, Item
 from zhtune.corpus.read import Refusal
 from zhtune.synthesis.formats import QUESTIONS, read_record
 from zhtune.synthesis.lint_names import Problem
 from zhtune.synthesis.rows import Row
-from zhtune.text import HAN, fold
+from zhtune.text import fold, normalise
 
-GRAM = 13                                                   # characters, as in the study of Brown et al. 2020 (there: words)
-_HAN = 8                                                    # fewer in a gram: measures and formulas (，bp130/80mmhg) that anybody writes
-_SHORTEST = 4                                               # a shorter question in common says nothing
-_COMMON = 10                                                # grams in more test items than this are a form's words, not an item's
-_HAN_CHAR = re.compile(f"[{HAN}]")
 _TITLES = ("题目", "试题", "Question", "title", *QUESTIONS)
 
 
@@ -69,50 +65,31 @@ class NearDuplicates:
             yield Problem("near_duplicate", "", f"much like {self._places[twin.number]} (ROUGE-L {twin.score:.3f})")
 
 
-class TestItems:
-    """The questions and 13-character grams of test files, each with the place of its item.
-
-    Args:
-        rows: of any format; all texts of a row count, and its question is the user's, or what stands under a known name.
-    """
-
-    __test__ = False                                        # no test case of pytest
-
-    def __init__(self, rows: Iterable[Row | Refusal]):
-        self.items = 0
-        self._questions: dict[str, str] = {}
-        grams: dict[str, tuple[str, int]] = {}
-        for row in rows:
-            if isinstance(row, Refusal):
-                continue
-            self.items += 1
-            questions, texts = _texts(row)
-            self._questions |= {q: row.where for q in map(fold, questions) if len(q) >= _SHORTEST and q not in self._questions}
-            for gram in {gram for text in texts for gram in _grams(fold(text))}:
-                place, count = grams.get(gram, (row.where, 0))
-                grams[gram] = (place, count + 1)
-        self._grams = {gram: place for gram, (place, count) in grams.items() if count <= _COMMON}
-        self.common_grams = len(grams) - len(self._grams)
-
-    def problems(self, messages: list[dict[str, Any]], fields: list[str]) -> Iterator[Problem]:
-        """The messages that stand in the test files, or share 13 characters with them; one problem a message."""
-        for message, field in zip(messages, fields, strict=True):
-            if message["role"] in ("system", "tool"):
-                continue
-            text = fold(message["content"])
-            if message["role"] == "user" and text in self._questions:
-                yield Problem("test_question", field, f"{self._questions[text]}: {message['content'][:40]}")
-            elif shared := next((gram for gram in _grams(text) if gram in self._grams), None):
-                yield Problem("test_overlap", field, f"{self._grams[shared]}: {shared}")
+def benchmark_items(rows: Iterable[Row | Refusal]) -> Iterator[Item]:
+    """The items of benchmark files of any format: all texts of a row count, and its question is the user's, or what stands
+    under a known name."""
+    for row in rows:
+        if isinstance(row, Refusal):
+            continue
+        read, texts = read_record(row), list(_strings(row.value))
+        if isinstance(read, Refusal):
+            questions = [row.value[key] for key in _TITLES if isinstance(row.value.get(key), str)][:1]
+        else:
+            questions = [m["content"] for m in read.value["messages"] if m["role"] == "user"]
+            texts += [m["content"] for m in read.value["messages"]]
+        yield Item(row.where, tuple(map(normalise, questions)), tuple(map(normalise, texts)))
 
 
-def _texts(row: Row) -> tuple[list[str], list[str]]:
-    """(questions, all texts) of a row of a test file."""
-    item, texts = read_record(row), list(_strings(row.value))
-    if not isinstance(item, Refusal):
-        messages = item.value["messages"]
-        return [m["content"] for m in messages if m["role"] == "user"], texts + [m["content"] for m in messages]
-    return [row.value[key] for key in _TITLES if isinstance(row.value.get(key), str)][:1], texts
+def benchmark_problems(benchmark: Benchmark, messages: list[dict[str, Any]], fields: list[str]) -> Iterator[Problem]:
+    """The messages that stand in the test files, or have 13 words in common with them; one problem a message."""
+    hits = benchmark.find([normalise(message["content"]) for message in messages])
+    for message, field, hit in zip(messages, fields, hits, strict=True):
+        if message["role"] in ("system", "tool"):
+            continue
+        if message["role"] == "user" and (place := benchmark.asks(normalise(message["content"]))):
+            yield Problem("test_question", field, f"{place}: {message['content'][:40]}")
+        elif hit and (hit.held or hit.words >= RUN):
+            yield Problem("test_overlap", field, f"{hit.place}: {hit.text}")
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -122,7 +99,3 @@ def _strings(value: Any) -> Iterator[str]:
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _strings(inner)
 
-
-def _grams(text: str) -> Iterator[str]:
-    grams = (text[i:i + GRAM] for i in range(len(text) - GRAM + 1))
-    return (gram for gram in grams if len(_HAN_CHAR.findall(gram)) >= _HAN)

@@ -99,5 +99,5 @@ CURES = {
     "same_question": Cure("keep", "与前面某条问题相同、回答不同", "the question of an earlier row with another answer"),
     "near_duplicate": Cure("keep", "与前面某条很像", "much like an earlier row"),
     "test_question": Cure("drop", "测试集里的问题", "a question of the test files"),
-    "test_overlap": Cure("drop", "与测试集有 13 个字相同", "13 characters in common with a test item"),
+    "test_overlap": Cure("drop", "与测试题有 13 个字相同，或含其一半", "13 words in common with a test item, or half of it"),
 }
