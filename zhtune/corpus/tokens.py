@@ -40,3 +40,11 @@ def read_blocks(folder: Path, length: int) -> Any:
     if blocks == 0:
         raise ValueError(f"{len(tokens)} tokens do not fill one block of {length}")
     return tokens[:blocks * length].reshape(blocks, length)
+
+
+def block_positions(folder: Path, length: int, rows: list[int]) -> Any:
+    """For some rows of `read_blocks`: each token's position in its document, from 0 again at the row's start, (rows, length)."""
+    offsets = np.load(folder / "offsets.npy", allow_pickle=False)
+    starts = np.asarray(rows)[:, None] * length
+    index = starts + np.arange(length)
+    return index - np.maximum(offsets[np.searchsorted(offsets, index, side="right") - 1], starts)
