@@ -50,7 +50,8 @@ def test_shipped_recipes_parse():
     recipes = sorted((ROOT / "scripts" / "recipes").glob("*.yaml"))
     assert len(recipes) >= 2
     for path in recipes:
-        assert len(read_recipe(yaml.safe_load(path.read_text("utf-8")), Path("out"), path.name)) >= 10
+        sections = read_recipe(yaml.safe_load(path.read_text("utf-8")), Path("out"), path.name)
+        assert len(sections) >= (10 if path.stem in ("quickstart", "smoke") else 2), path.stem
 
 
 @pytest.mark.parametrize(("argv", "message"), [

@@ -11,6 +11,7 @@ import errno
 import os
 import resource
 import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -54,6 +55,10 @@ class Work:
     def __init__(self, path: Path, stage: Stage, config: Any, sources: dict[str, Any], resumed: bool):
         self.path = path
         """Write data files here; `checkpoints/` and `logs/` in it are not data."""
+        self.checkpoints = path / "checkpoints"
+        """The same folder in every process of a run"""
+        self.leads = True
+        """Whether what this process writes is kept"""
         self.resumed = resumed
         """Whether an earlier, interrupted run of the same identity left its work here."""
         self.kind = stage.kind
@@ -80,7 +85,7 @@ class Work:
             self._refused.close()
 
 
-def build(stage: Stage, config: Any, write: Callable[[Work], None], resumable: bool = False) -> Artifact:
+def build(stage: Stage, config: Any, write: Callable[[Work], None], resumable: bool = False, joined: bool = False) -> Artifact:
     """Make the artifact `config.out`, or skip it if it is there already with the same identity.
 
     Args:
@@ -88,6 +93,7 @@ def build(stage: Stage, config: Any, write: Callable[[Work], None], resumable: b
         config: the stage's config; its reference fields are resolved and digested here.
         write: fills `Work.path`; everything it writes there becomes part of the artifact.
         resumable: whether `write` can go on from what an interrupted run left; otherwise it starts over.
+        joined: whether processes that a launcher started beside the first call `write` too (training); else they wait for the artifact.
 
     Raises:
         ArtifactError: another identity is finished there and `rebuild` is off; a second writer; a full disk.
@@ -95,6 +101,8 @@ def build(stage: Stage, config: Any, write: Callable[[Work], None], resumable: b
     out = Path(config.out)
     sources = resolve_inputs(stage, config)
     identity = _identity(stage, config, sources)
+    if os.environ.get("RANK", "0") != "0":
+        return _follow(stage, config, sources, identity, write if joined else None)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -116,6 +124,22 @@ def build(stage: Stage, config: Any, write: Callable[[Work], None], resumable: b
         shutil.rmtree(out / "checkpoints", ignore_errors=True)  # only an unfinished run needs them; they are no data
         _warn_of_licences(stage, work)
         return Artifact.open(out)
+
+
+def _follow(stage: Stage, config: Any, sources: dict[str, Any], identity: dict[str, Any], write: Callable[[Work], None] | None) -> Artifact:
+    """The part of a process that a launcher started beside the first: it works along, if it has something to do, and writes nothing."""
+    out = Path(config.out)
+    partial = out.with_name(out.name + ".partial")
+    while not ((out / "manifest.json").exists() and not first_difference(Artifact.open(out).manifest["identity"], identity)):
+        if write is not None and _same(partial, identity):
+            with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
+                work = Work(Path(scratch), stage, config, sources, resumed=True)
+                work.checkpoints, work.leads = partial / "checkpoints", False
+                write(work)
+                work.close()
+            write = None
+        time.sleep(0.1)                                     # the first process begins or seals it; when it fails, the launcher ends us
+    return Artifact.open(out)
 
 
 def status(stage: Stage, config: Any) -> tuple[str, str]:
@@ -205,7 +229,8 @@ def _plain_disk_errors(out: Path) -> Iterator[None]:
         raise
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-        words = ("No space left on device", "File too large", "Disk quota exceeded", "PytorchStreamWriter failed")
+        words = ("No space left on device", "File too large", "Disk quota exceeded", "PytorchStreamWriter failed",
+             "unexpected pos")                              # torch.save, when the last bytes of an archive do not fit
         if full or any(word in str(error) for word in words):
             raise ArtifactError(f"the disk is full (or a file size limit is reached) while writing {out}; "
                                 f"free some space and run the same command again") from error
@@ -242,10 +267,7 @@ def _partial(out: Path, identity: dict[str, Any], resumable: bool) -> tuple[Path
     """The folder to work in, and whether it holds work of the same identity to go on from."""
     partial = out.with_name(out.name + ".partial")
     if partial.exists():
-        try:
-            same = orjson.loads((partial / "started.json").read_bytes()) == identity
-        except (OSError, orjson.JSONDecodeError):
-            same = False
+        same = _same(partial, identity)
         if same and resumable:
             logger.info("going on with the unfinished %s", out)
             (partial / "dropped.jsonl").unlink(missing_ok=True)     # written anew, if anything is refused this time
@@ -257,6 +279,14 @@ def _partial(out: Path, identity: dict[str, Any], resumable: bool) -> tuple[Path
     partial.mkdir()
     write_json(partial / "started.json", identity)
     return partial, False
+
+
+def _same(partial: Path, identity: dict[str, Any]) -> bool:
+    """Whether an unfinished folder is of this identity."""
+    try:
+        return orjson.loads((partial / "started.json").read_bytes()) == identity
+    except (OSError, orjson.JSONDecodeError):
+        return False
 
 
 def _seal(work: Work, stage: Stage, config: Any, identity: dict[str, Any], out: Path, seconds: float) -> None:

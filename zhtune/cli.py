@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import typing
@@ -74,13 +75,16 @@ def _run(verb: str, argv: list[str]) -> int:
     from zhtune import log
     from zhtune.artifact import Artifact
     from zhtune.config import parse
-    log.configure()
+    first = os.environ.get("RANK", "0") == "0"              # of the processes that torchrun and its like start, one speaks
+    log.configure(logging.INFO if first else logging.ERROR)
     as_json = "--json" in argv
     argv = [token for token in argv if token != "--json"]
     if verb in POSITIONAL and argv and not argv[0].startswith("-"):
         argv = [f"--{POSITIONAL[verb]}", *argv]
     function, config_class = load(verb)
     result = function(parse(config_class, verb, argv))
+    if not first:
+        return 0
     if as_json:
         from zhtune.records import dumps
         print(dumps(result.manifest if isinstance(result, Artifact) else result).decode())

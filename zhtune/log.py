@@ -35,3 +35,27 @@ def progress(items: Iterable[Item], label: str, total: int | None = None) -> Ite
         yield from track(items, description=label, total=total, console=Console(stderr=True), transient=True)
     finally:
         _shown.remove(label)
+
+
+class Bar:
+    """A bar that is moved from outside, on the same conditions as `progress`."""
+
+    def __init__(self, label: str, total: int):
+        self._bar = None
+        if logger.isEnabledFor(logging.INFO) and logger.handlers and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress
+            self._bar = Progress(console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(label, total=total)
+            self._bar.start()
+            self._label = label
+            _shown.append(label)
+
+    def update(self, done: int, text: str) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, description=text)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            _shown.remove(self._label)

@@ -61,5 +61,13 @@ def read_blocks(folder: Path, length: int) -> Any:
     return tokens[:blocks * length].reshape(blocks, length)
 
 
+def block_positions(folder: Path, length: int, rows: list[int]) -> Any:
+    """For some rows of `read_blocks`: each token's position in its document, from 0 again at the row's start, (rows, length)."""
+    offsets = np.load(folder / "offsets.npy", allow_pickle=False)
+    starts = np.asarray(rows)[:, None] * length
+    index = starts + np.arange(length)
+    return index - np.maximum(offsets[np.searchsorted(offsets, index, side="right") - 1], starts)
+
+
 def _dtype(offsets: np.ndarray, size: int) -> type:
     return np.uint16 if size == 2 * offsets[-1] else np.uint32

@@ -1,41 +1,52 @@
-"""Model + tokens -> continued pretraining: the new embedding rows first, then every weight; bits per character before and after."""
+"""Model + tokens -> continued pretraining: the new embedding rows first, then every weight; bits per character all the way."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.corpus.read import read_texts
-from zhtune.corpus.tokens import read_blocks
+from zhtune.corpus.tokens import block_positions, read_blocks
 from zhtune.errors import ConfigError, DataError, require
 from zhtune.log import logger
 from zhtune.models import bits
 from zhtune.models.context import require_context
 from zhtune.models.load import load_chain, open_encoder, save_template
 from zhtune.references import MODEL_KINDS
+from zhtune.templates.encode import ChatEncoder
 from zhtune.tokenizers.load import read_object
 from zhtune.train.adapter import Lora
 from zhtune.train.samples import Sample
-from zhtune.train.schedule import Schedule
+from zhtune.train.schedule import Launch, Schedule
 
-STAGE = Stage("pretrain", version=1, kind="model", inputs={"model": MODEL_KINDS, "tokens": ("tokens",), "corpus": ("corpus",)})
+STAGE = Stage("pretrain", version=2, kind="model",
+              inputs={"model": MODEL_KINDS, "tokens": ("tokens",), "corpus": ("corpus",), "replay": ("tokens",), "general": ("corpus",)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(StageConfig):
     """Continued pretraining on packed tokens."""
 
+    neutral: ClassVar[tuple[str, ...]] = ("launch",)
+
     model: str
     """The model to train"""
     tokens: str
     """Tokens: the output of zhtune pack with this model's tokenizer"""
     corpus: str = ""
-    """The corpus, to measure bits per character on its held-out documents before and after"""
+    """The corpus, to measure bits per character on its held-out documents before, on the way and after"""
+    replay: str = ""
+    """Tokens of general text, of the same tokenizer, that are mixed in against forgetting"""
+    replay_ratio: float = 0.2
+    """Share of the training blocks that are replay"""
+    general: str = ""
+    """A corpus of general text: bits per character on its held-out documents before and after say what was forgotten"""
     method: Literal["full", "lora"] = "full"
     """full trains every weight and writes a model, lora writes an adapter"""
     lora: Lora = field(default_factory=Lora)
@@ -46,16 +57,22 @@ class PretrainConfig(StageConfig):
     """Tokens of one training sample"""
     blocks: int = 0
     """How many blocks are trained on, evenly spread over the tokens; 0 for all"""
+    isolate: bool = True
+    """Documents in one block do not see each other (not for BLOOM)"""
     new_rows: float = 0.2
     """Share of the blocks that train only the rows which extend added (full training of an extended model)"""
     windows: int = 50
     """Windows of 200 characters for bits per character"""
+    launch: Launch = field(default_factory=Launch)
+    """Several processes, trackers"""
 
     def __post_init__(self) -> None:
         if self.block < 16 or self.blocks < 0:
             raise ConfigError("--block must be at least 16 and --blocks at least 0")
         if not 0 <= self.new_rows < 1:
             raise ConfigError("--new_rows is a share from 0 to below 1")
+        if not 0 < self.replay_ratio < 1:
+            raise ConfigError("--replay_ratio is a share above 0 and below 1")
 
 
 def pretrain(config: PretrainConfig) -> Artifact:
@@ -64,7 +81,7 @@ def pretrain(config: PretrainConfig) -> Artifact:
     Raises:
         DataError: tokens of another tokenizer, too few tokens, no held-out text, a loss that is no number.
     """
-    return build(STAGE, config, lambda work: _write(work, config), resumable=True)
+    return build(STAGE, config, lambda work: _write(work, config), resumable=True, joined=True)
 
 
 def _write(work: Work, config: PretrainConfig) -> None:
@@ -75,9 +92,8 @@ def _write(work: Work, config: PretrainConfig) -> None:
         require_context(read_object(folder / "config.json"), "--block", config.block)
         model, _ = load_chain(work.sources["model"], Path(scratch))
         samples = _samples(work, config, model.config.vocab_size)
-        texts = _texts(work, config)
-        if texts:
-            work.metrics["bits_per_character_before"] = bits.bits_per_character(model, encoder, texts)
+        texts = {name: _texts(work, config, source) for name, source in (("", "corpus"), ("general_", "general")) if getattr(config, source)}
+        _measure(work, model, encoder, texts, "before")
         rows = finetune.new_rows(folder)
         if rows and config.method == "lora" and not config.lora.new_rows:
             logger.warning("pretrain: the model has %d new tokens, whose rows stay as they were made; train them with --lora.new_rows true",
@@ -87,25 +103,43 @@ def _write(work: Work, config: PretrainConfig) -> None:
         losses: list[list[float]] = []
         if first:
             logger.info("pretrain: rows %d to %d first", rows.start, rows.stop - 1)
-            losses += _phase(work, config, model, folder, samples[:first], "rows", rows)["losses"]
+            losses += _phase(work, config, model, folder, samples[:first], "rows", rows, None)["losses"]
         model = finetune.prepare(model, config.method, config.lora, config.seed, folder)
-        figures = _phase(work, config, model, folder, samples[first:], "all", None)
+        figures = _phase(work, config, model, folder, samples[first:], "all", None, _meter(encoder, texts))
         shift = losses[-1][0] if losses else 0
         figures["losses"] = losses + [[step + shift, loss] for step, loss in figures["losses"]]
-        if texts:
-            work.metrics["bits_per_character_after"] = bits.bits_per_character(model.eval(), encoder, texts)
-        finetune.save(work, model, config.method, Path(config.out), work.sources["model"], folder)
+        _measure(work, model.eval(), encoder, texts, "after")
+        finetune.save(work, model, config.method, Path(config.out), work.sources["model"], folder, figures["weights"])
         save_template(encoder, folder, work.path)
-    finetune.report_training(work, figures)
+    finetune.report_training(work, "pretrain", figures)
 
 
-def _phase(work: Work, config: PretrainConfig, model: Any, folder: Path, samples: list[Sample], name: str,
-           rows: range | None) -> dict[str, Any]:
+def _measure(work: Work, model: Any, encoder: ChatEncoder, texts: dict[str, list[str]], when: str) -> None:
+    """Bits per character of the corpus and of general text; after training, what was forgotten."""
+    for name, windows in texts.items():
+        work.metrics[f"{name}bits_per_character_{when}"] = bits.bits_per_character(model, encoder, windows)
+    if when == "after" and "general_" in texts:
+        before, after = (work.metrics[f"general_bits_per_character_{w}"] for w in ("before", "after"))
+        work.metrics["forgetting"] = after / before - 1
+        logger.info("pretrain: general text %.3f -> %.3f bits per character (%+.1f %%)", before, after, 100 * (after / before - 1))
+
+
+def _meter(encoder: ChatEncoder, texts: dict[str, list[str]]) -> Callable[[Any], dict[str, float]] | None:
+    """What is measured at every checkpoint."""
+    if not texts:
+        return None
+    return lambda model: {f"eval_{name}bits_per_character": bits.bits_per_character(model.eval(), encoder, windows)
+                          for name, windows in texts.items()}
+
+
+def _phase(work: Work, config: PretrainConfig, model: Any, folder: Path, samples: list[Sample], name: str, rows: range | None,
+           measure: Callable[[Any], dict[str, float]] | None) -> dict[str, Any]:
     from zhtune.train import trainer
     hook = only_rows(model, rows) if rows else None
     rate = config.schedule.learning_rate * (2 if rows else 1)   # rows alone bear twice the rate: nothing else can break
-    figures = trainer.train(model.train(), folder, samples, replace(config.schedule, learning_rate=rate),
-                            work.path / "checkpoints" / name, config.seed)
+    figures = trainer.train(model.train(), folder, samples, trainer.Run(
+        replace(config.schedule, learning_rate=rate), work.checkpoints / name, config.seed, config.launch, work.path / "logs",
+        measure=measure))
     if hook is not None:
         hook.remove()
     return figures
@@ -140,26 +174,49 @@ class _Hooks:
 
 
 def _samples(work: Work, config: PretrainConfig, vocabulary: int) -> list[Sample]:
+    """Blocks to train on, replay evenly among them."""
     path = work.sources["tokens"].path
+    blocks = _blocks(path, config.block, vocabulary)
+    wanted = min(config.blocks or len(blocks), len(blocks))
+    work.counted_in, work.kept = len(blocks), wanted
+    if wanted < len(blocks):
+        work.dropped["not_chosen"] = len(blocks) - wanted
+    samples = _spread(path, blocks, config, wanted, "")
+    if not config.replay:
+        return samples
+    path = work.sources["replay"].path
+    blocks = _blocks(path, config.block, vocabulary)
+    more = round(wanted * config.replay_ratio / (1 - config.replay_ratio))
+    if more > len(blocks):
+        raise DataError(f"has {len(blocks)} blocks of {config.block} tokens, --replay_ratio {config.replay_ratio} needs {more}; "
+                        f"add text or lower the ratio", path)
+    work.metrics["replay_blocks"] = more
+    parts = samples, _spread(path, blocks, config, more, "replay:")
+    places = sorted(((n + 0.5) / len(part), which, n) for which, part in enumerate(parts) for n in range(len(part)))
+    return [parts[which][n] for _, which, n in places]
+
+
+def _spread(path: Path, blocks: Any, config: PretrainConfig, wanted: int, prefix: str) -> list[Sample]:
+    """So many blocks, evenly spread; every token is predicted but a block's first and, where documents are isolated, a document's first."""
+    chosen = [i * len(blocks) // wanted for i in range(wanted)]
+    if not config.isolate:
+        return [Sample(f"{prefix}{i}", blocks[i].tolist(), [True] * config.block) for i in chosen]
+    positions = block_positions(path, config.block, chosen)
+    return [Sample(f"{prefix}{i}", blocks[i].tolist(), (row > 0).tolist(), row.tolist()) for i, row in zip(chosen, positions, strict=True)]
+
+
+def _blocks(path: Path, length: int, vocabulary: int) -> Any:
     try:
-        blocks = read_blocks(path, config.block)
+        blocks = read_blocks(path, length)
     except ValueError as error:
         raise DataError(str(error), path / "tokens.bin") from error
     if int(blocks.max()) >= vocabulary:
         raise DataError(f"holds the id {int(blocks.max())}, the model has {vocabulary} rows: it was packed for another tokenizer", path)
-    wanted = min(config.blocks or len(blocks), len(blocks))
-    chosen = [i * len(blocks) // wanted for i in range(wanted)]
-    work.counted_in, work.kept = len(blocks), wanted
-    if wanted < len(blocks):
-        work.dropped["not_chosen"] = len(blocks) - wanted
-    # every token but the first is predicted
-    return [Sample(str(i), blocks[i].tolist(), [True] * config.block) for i in chosen]
+    return blocks
 
 
-def _texts(work: Work, config: PretrainConfig) -> list[str]:
-    if not config.corpus:
-        return []
-    path = work.sources["corpus"].path
+def _texts(work: Work, config: PretrainConfig, source: str) -> list[str]:
+    path = work.sources[source].path
     texts = bits.windows((text for _, text in read_texts(path, "heldout")), config.windows, config.seed)
     if not texts:
         raise DataError(f"has no held-out text of {bits.WINDOW} characters", path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from dataclasses import dataclass, fields
@@ -62,6 +63,8 @@ def run(config: RunConfig) -> str:
         return plan(sections)
     began = time.monotonic()
     done = [(section.label, _run_section(section)) for section in sections]
+    if os.environ.get("RANK", "0") != "0":                 # of several processes one reports
+        return ""
     text = recipe_report.write(workspace, Path(config.recipe).stem, done, time.monotonic() - began)
     chat = next((label for label, made in reversed(done) if made.kind in ("quantized", "model", "adapter")), None)
     lines = [text, "", f"report: {workspace / 'report.html'}", *([f"chat:   zhtune chat {workspace / chat}"] if chat else [])]

@@ -39,7 +39,7 @@ def add_lora(model: Any, lora: Lora, seed: int, rows: range | None = None) -> An
         trainable_token_indices=token_indices(model, rows) if rows else None))
 
 
-def save_adapter(model: Any, folder: Path, out: Path, base: Source) -> dict[str, Any]:
+def save_adapter(model: Any, folder: Path, out: Path, base: Source, weights: dict[str, Any] | None = None) -> dict[str, Any]:
     """Write the PEFT folder; its base is named by relative path. Returns what the manifest says of the base.
 
     Args:
@@ -47,10 +47,11 @@ def save_adapter(model: Any, folder: Path, out: Path, base: Source) -> dict[str,
         folder: the unfinished artifact.
         out: where the artifact will lie, for the relative path.
         base: the model it was trained on.
+        weights: all of them, where an engine has divided the model among processes.
     """
     location = base.reference if base.kind == "base" else os.path.relpath(base.path, out)
     for config in model.peft_config.values():
         config.base_model_name_or_path = location
-    model.save_pretrained(folder, save_embedding_layers=False)
+    model.save_pretrained(folder, save_embedding_layers=False, state_dict=weights)
     (folder / "README.md").unlink(missing_ok=True)          # PEFT's model card template, empty
     return {"base": location, "base_kind": base.kind, "base_digest": base.digest}

@@ -12,6 +12,7 @@ from zhtune.models.load import copy_tokenizer
 from zhtune.records import write_jsonl
 from zhtune.references import Source
 from zhtune.train.adapter import Lora, add_lora, save_adapter
+from zhtune.train.report import write_page
 from zhtune.train.samples import Sample
 
 SHOWN = 100                                                 # samples kept beside every trained model
@@ -42,14 +43,20 @@ def new_rows(folder: Path) -> range | None:
     return range(first, last + 1)
 
 
-def save(work: Work, model: Any, method: str, out: Path, base: Source, folder: Path) -> None:
-    """Write the trained model (kind "model") or adapter (kind "adapter") into the work folder."""
+def save(work: Work, model: Any, method: str, out: Path, base: Source, folder: Path, weights: dict[str, Any] | None = None) -> None:
+    """Write the trained model (kind "model") or adapter (kind "adapter") into the work folder.
+
+    Args:
+        weights: all of them, where an engine has divided the model among processes.
+    """
+    if not work.leads:
+        return
     if method == "lora":
         work.kind = "adapter"
-        work.resolved |= save_adapter(model, work.path, out, base)
+        work.resolved |= save_adapter(model, work.path, out, base, weights)
         return
     work.kind = "model"
-    model.save_pretrained(work.path)
+    model.save_pretrained(work.path, state_dict=weights)
     copy_tokenizer(folder, work.path)
     if (folder / "extension.json").exists():                # which rows are new travels with the model
         (work.path / "extension.json").write_bytes((folder / "extension.json").read_bytes())
@@ -60,11 +67,14 @@ def show_samples(work: Work, samples: list[Sample]) -> None:
     write_jsonl(work.path / "samples.jsonl", (s.row() for s in samples[:SHOWN]))
 
 
-def report_training(work: Work, figures: dict[str, Any]) -> None:
-    """Losses into the metrics, the curve and the speed into the report."""
+def report_training(work: Work, name: str, figures: dict[str, Any]) -> None:
+    """Losses into the metrics, the curve and the speed into the report, and its page."""
     losses = figures["losses"]
     if losses:
         work.metrics |= {"first_loss": losses[0][1], "last_loss": losses[-1][1]}
     work.metrics |= {"steps": figures["steps"], "tokens": figures["tokens"]}
     speed = figures["tokens"] / figures["seconds"] if figures["seconds"] else None
-    work.report |= {"losses": losses, "tokens_per_second": speed}
+    work.report |= {"losses": losses, "validation": figures["validation"], "tokens_per_second": speed, "peak_memory_gib": figures["memory"]}
+    if figures["best"]:
+        work.metrics |= {"best_step": figures["best"]["step"], "best_validation_loss": figures["best"]["loss"]}
+    write_page(work.path / "report.html", name, figures)

@@ -1,20 +1,26 @@
-"""Direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290) on TRL's DPOTrainer, which receives ids, never text.
+"""Training on preferences by TRL's DPOTrainer and KTOTrainer, which receive ids, never text; and what it does to the model.
 
 Imports torch and TRL at its top; the stage imports it inside its function. The reference is the model without its adapter.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
-from zhtune.train.samples import order
-from zhtune.train.schedule import Schedule
-from zhtune.train.trainer import announce, arguments, fit, tokenizer_of
+from zhtune.errors import ConfigError
+from zhtune.train import parallel
+from zhtune.train.loss import answer_loss
+from zhtune.train.samples import IGNORED, order
+from zhtune.train.trainer import Run, announce, arguments, causal_of, fit, tokenizer_of
+
+COLLAPSE = -0.5                                             # nats a token: each token of a chosen answer 40 % less likely than before
 
 
 @dataclass(frozen=True)
@@ -26,35 +32,129 @@ class Pair:
     rejected_ids: list[int]
 
 
-def train_pairs(model: Any, tokenizer_folder: Path, pairs: list[Pair], schedule: Schedule, beta: float, folder: Path, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised."""
+
+    loss: str
+    """sigmoid (Rafailov et al. 2023, arXiv 2305.18290), ipo (2310.12036), hinge (2305.10425), kto (2402.01306)"""
+    beta: float
+    label_smoothing: float
+    """Share of preferences that may be the wrong way round (2403.00409)"""
+    reference_free: bool
+
+
+def train_pairs(model: Any, tokenizer_folder: Path, pairs: list[Pair], objective: Objective, run: Run) -> dict[str, Any]:
     """Train a PeftModel's adapter on pairs, in place.
 
     Args:
         model: a PeftModel; without its adapter it is the reference.
         tokenizer_folder: where its tokenizer.json lies.
         pairs: what to train on.
-        schedule: how.
-        beta: strength of the pull towards the reference.
-        folder: for checkpoints.
-        seed: of the order of pairs.
+        objective: the loss.
+        run: how; its validation holds pairs.
 
     Returns:
-        the figures of trainer.fit, with the first and last reward margin and accuracy.
+        the figures of trainer.fit, with the first and last margin and accuracy.
     """
-    rows = order([len(p.prompt_ids) + len(p.chosen_ids) for p in pairs], schedule.batch_size, schedule.epochs, seed)
-    data = Dataset.from_dict({name: [getattr(pairs[i], name) for i in rows] for name in ("prompt_ids", "chosen_ids", "rejected_ids")})
+    kto, schedule = objective.loss == "kto", run.schedule
+    rows = order([len(p.prompt_ids) + len(p.chosen_ids) for p in pairs], schedule.batch_size, schedule.epochs, run.seed)
+    at_once = parallel.share_of_batch(schedule)[1]
+    data, held = (_unpaired(ps, at_once) if kto else _paired(ps, objective.reference_free) for ps in ([pairs[i] for i in rows], run.validation))
     tokens = sum(2 * len(p.prompt_ids) + len(p.chosen_ids) + len(p.rejected_ids) for p in pairs) * schedule.epochs
     announce(model, len(pairs), tokens, schedule, len(data))
-    trainer = EncodedDPOTrainer(model=model, args=arguments(DPOConfig, schedule, folder, len(data), seed, {"beta": beta}),
-                                train_dataset=data, processing_class=tokenizer_of(tokenizer_folder))
-    figures = fit(trainer, folder)
+    kind, settings = _KINDS[objective.loss]
+    more = {"beta": objective.beta, **settings}
+    if objective.label_smoothing:
+        more |= {"loss_type": ["robust"], "label_smoothing": objective.label_smoothing}
+    if objective.reference_free:
+        more["precompute_ref_log_probs"] = True
+    trainer = kind(model=model, args=arguments(KTOConfig if kto else DPOConfig, run, len(data), more, model), train_dataset=data,
+                   eval_dataset=held if run.validation else None, processing_class=tokenizer_of(tokenizer_folder))
+    figures = fit(trainer, run, tokens, len(data))
     logged = [entry for entry in figures["history"] if "rewards/margins" in entry]
-    shown = {name: [logged[0][f"rewards/{name}"], logged[-1][f"rewards/{name}"]] for name in ("margins", "accuracies", "chosen", "rejected")}
-    return figures | {"tokens": tokens, "rewards": shown}
+    names = [name for name in ("margins", "accuracies", "chosen", "rejected") if f"rewards/{name}" in logged[0]]
+    return figures | {"rewards": {name: [logged[0][f"rewards/{name}"], logged[-1][f"rewards/{name}"]] for name in names}}
 
 
 class EncodedDPOTrainer(DPOTrainer):
-    """DPOTrainer for pairs that are token ids already."""
+    """DPOTrainer for pairs that are token ids already, with their reference's log-probabilities where they bring some."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset
+
+    def _precompute_ref_logps(self, dataset: Any, *_: Any, **__: Any) -> Any:
+        return dataset
+
+
+class EncodedKTOTrainer(KTOTrainer):
+    """KTOTrainer for answers that are token ids already."""
+
+    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+        return dataset
+
+
+_KINDS: dict[str, tuple[type, dict[str, Any]]] = {
+    "sigmoid": (EncodedDPOTrainer, {"loss_type": ["sigmoid"]}), "ipo": (EncodedDPOTrainer, {"loss_type": ["ipo"]}),
+    "hinge": (EncodedDPOTrainer, {"loss_type": ["hinge"]}), "kto": (EncodedKTOTrainer, {"loss_type": "kto"})}
+
+
+def _paired(pairs: list[Pair], reference_free: bool) -> Dataset:
+    columns: dict[str, list[Any]] = {name: [getattr(p, name) for p in pairs] for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
+    if reference_free:                                      # a reference to which all answers are equally likely
+        columns |= {name: [0.0] * len(pairs) for name in ("ref_chosen_logps", "ref_rejected_logps")}
+    return Dataset.from_dict(columns)
+
+
+def _unpaired(pairs: list[Pair], at_once: int) -> Dataset:
+    """Chosen and rejected answers one by one; beside each the answer to another prompt, from which KTO estimates its zero point.
+
+    One batch:    c0 c1 r0 r1     and beside them:    r1 c0 c1 r0
+    """
+    if at_once < 4 or at_once % 2:
+        raise ConfigError(f"--loss kto needs an even number of at least 4 answers at once, found {at_once}: "
+                          f"raise --schedule.batch_size or --schedule.micro_batch")
+    rows: dict[str, list[Any]] = {name: [] for name in ("prompt_ids", "completion_ids", "KL_completion_ids", "label")}
+    for start in range(0, len(pairs), at_once // 2):
+        batch = pairs[start:start + at_once // 2]
+        answers = [p.chosen_ids for p in batch] + [p.rejected_ids for p in batch]
+        rows["prompt_ids"] += [p.prompt_ids for p in batch] * 2
+        rows["completion_ids"] += answers
+        rows["KL_completion_ids"] += answers[-1:] + answers[:-1]
+        rows["label"] += [True] * len(batch) + [False] * len(batch)
+    return Dataset.from_dict(rows)
+
+
+def log_probabilities(model: Any, pairs: list[Pair]) -> list[tuple[float, float]]:
+    """Log-probability, in nats, that the model gives the chosen and the rejected answer of each pair."""
+    model.eval()
+    found = []
+    with torch.no_grad():
+        for pair in pairs:
+            sums = []
+            for answer in (pair.chosen_ids, pair.rejected_ids):
+                ids = torch.tensor([[*pair.prompt_ids, *answer]], device=model.device)
+                labels = torch.tensor([[IGNORED] * len(pair.prompt_ids) + answer], device=model.device)
+                sums.append(-answer_loss(model, causal_of(model), {"input_ids": ids}, labels, nullcontext()).item())
+            found.append((sums[0], sums[1]))
+    return found
+
+
+def answer_lengths(model: Any, prompts: list[list[int]], stop_ids: list[int], most: int) -> list[int]:
+    """Tokens of the model's own greedy answers, up to their end."""
+    model.eval()
+    width = max(map(len, prompts))
+    ids = torch.tensor([[stop_ids[0]] * (width - len(p)) + p for p in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    with torch.no_grad():
+        made = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=most, do_sample=False, eos_token_id=stop_ids,
+                              pad_token_id=stop_ids[0])
+    answers = made[:, width:].tolist()
+    return [next((n for n, token in enumerate(answer) if token in stop_ids), len(answer)) for answer in answers]
+
+
+def compared(pairs: list[Pair], before: list[tuple[float, float]], after: list[tuple[float, float]]) -> dict[str, float]:
+    """Shares of pairs whose chosen answer is the likelier one, and how far the chosen answers' log-probability moved a token."""
+    moved = [(new[0] - old[0]) / len(pair.chosen_ids) for pair, old, new in zip(pairs, before, after, strict=True)]
+    return {"preferred_before": sum(c > r for c, r in before) / len(pairs), "preferred_after": sum(c > r for c, r in after) / len(pairs),
+            "chosen_drift": sum(moved) / len(moved)}

@@ -1,59 +1,100 @@
-"""One training run on TRL's SFTTrainer: answers only, checkpoints that can be trusted, equal losses after a resume.
+"""One training run on TRL's trainers: answers only, checkpoints that can be trusted, equal losses after a resume.
 
 This module imports torch and TRL at its top; stages import it inside their functions. It writes no trainer of its own:
-it overrides `compute_loss`, because off CUDA TRL 1.16 scores every position, prompts and padding too, against the whole
-vocabulary, which costs 2.5 to 3 times the time.
+it overrides how SFTTrainer computes its loss (see loss.py) and averages it over validation data.
 """
 
 from __future__ import annotations
 
-import ctypes
+import importlib.util
 import math
-import platform
 import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 import torch
-from transformers import PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerFast, PrinterCallback
 from transformers.utils import logging as transformers_logging
 from trl import SFTConfig, SFTTrainer
 
-from zhtune.errors import DataError
+from zhtune.errors import require
 from zhtune.log import logger
-from zhtune.records import write_json
-from zhtune.references import hash_file
-from zhtune.train.samples import IGNORED, Sample, dataset
-from zhtune.train.schedule import Schedule
+from zhtune.train import parallel
+from zhtune.train.batches import Collator, require_isolation
+from zhtune.train.callbacks import Checkpoints, Heap, Progress, keep_heap, last_whole_checkpoint, memory_gib
+from zhtune.train.loss import answer_loss
+from zhtune.train.memory import find_micro_batch, free_bytes, in_words
+from zhtune.train.precision import choose, halve_frozen, this_device
+from zhtune.train.report import readable
+from zhtune.train.samples import IGNORED, Sample, dataset, order
+from zhtune.train.schedule import Launch, Schedule
 
-_WHOLE = "whole.json"                                       # written last into a checkpoint: the sizes of its files
+_OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw8bit": "adamw_bnb_8bit", "paged_adamw8bit": "paged_adamw_8bit",
+               "paged_adamw32bit": "paged_adamw_32bit"}
+_DECAYS = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
-def train(model: Any, tokenizer_folder: Path, samples: list[Sample], schedule: Schedule, folder: Path, seed: int) -> dict[str, Any]:
-    """Train `model` in place; goes on from the last whole checkpoint in `folder` if there is one.
+@dataclass(frozen=True)
+class Run:
+    """What a run has beside model and samples."""
+
+    schedule: Schedule
+    folder: Path
+    """For checkpoints"""
+    seed: int
+    """Of the order of samples"""
+    launch: Launch = field(default_factory=Launch)
+    logs: Path | None = None
+    """Folder of the log of steps"""
+    validation: Sequence[Any] = ()
+    """Measured at every checkpoint; the checkpoint with the lowest loss is kept"""
+    patience: int = 0
+    """Measurements without a better loss after which training stops; 0: never"""
+    measure: Callable[[Any], dict[str, float]] | None = None
+    """Figures of the model at every checkpoint (names begin with eval_), instead of a loss"""
+    neftune: float = 0.0
+    """Strength of noise on the embeddings (Jain et al. 2023, arXiv 2310.05914)"""
+
+
+def train(model: Any, tokenizer_folder: Path, samples: list[Sample], run: Run) -> dict[str, Any]:
+    """Train `model` in place; goes on from the last whole checkpoint if there is one.
 
     Args:
         model: a causal language model or a PeftModel, float32.
         tokenizer_folder: where its tokenizer.json lies.
-        samples: what to train on.
-        schedule: how.
-        folder: for checkpoints.
-        seed: of the order of samples.
+        samples: what to train on; all packed or none.
+        run: how.
 
     Returns:
-        `{"losses": [[step, loss]…], "steps", "tokens", "seconds"}`.
+        the figures of `fit`, with "first_batch", its samples as text.
 
     Raises:
         DataError: the loss is no number.
+        ConfigError: a precision, strategy or batch that cannot be; out of memory.
     """
-    rows = dataset(samples, schedule.batch_size, schedule.epochs, seed)
-    tokens = sum(len(s.input_ids) for s in samples) * schedule.epochs
-    announce(model, len(samples), tokens, schedule, len(rows))
-    more = {"dataset_kwargs": {"skip_prepare_dataset": True}, "packing": False}
-    trainer = AnswerTrainer(model=model, args=arguments(SFTConfig, schedule, folder, len(rows), seed, more), train_dataset=rows,
-                            processing_class=tokenizer_of(tokenizer_folder))
-    return fit(trainer, folder) | {"tokens": tokens}
+    rows = order([len(s.input_ids) for s in samples], run.schedule.batch_size, run.schedule.epochs, run.seed)
+    tokens = sum(len(samples[i].input_ids) for i in rows)
+    announce(model, len(samples), tokens, run.schedule, len(rows))
+    tokenizer = tokenizer_of(tokenizer_folder)
+    batch = [readable(samples[i], tokenizer) for i in rows[:run.schedule.batch_size]]
+    logger.info("first of the first batch, 【trained】: %s", batch[0])
+    more = {"dataset_kwargs": {"skip_prepare_dataset": True}, "packing": False, "neftune_noise_alpha": run.neftune or None}
+    args = arguments(SFTConfig, run, len(rows), more, model)
+    if samples[0].positions is not None:
+        require_isolation(model)
+    collator = Collator(tokenizer.pad_token_id, _attention(model) == "flash_attention_2")
+    if run.schedule.micro_batch == "auto":
+        longest = max(samples, key=lambda s: len(s.input_ids))
+        fit_micro_batch(args, run, model, lambda count: _one_loss(model, collator(dataset([longest], [0] * count).to_list()), args))
+    multiple = args.per_device_train_batch_size * parallel.world()
+    measured = list(run.validation) or (samples[:1] if run.measure else [])     # Trainer wants data even where `measure` has its own
+    held = dataset(measured, list(range(len(measured))), multiple) if measured else None
+    trainer = AnswerTrainer(model=model, args=args, train_dataset=dataset(samples, rows, multiple if parallel.world() > 1 else 1),
+                            eval_dataset=held, data_collator=collator, processing_class=tokenizer, measure=run.measure)
+    return fit(trainer, run, tokens, len(rows)) | {"first_batch": batch}
 
 
 def announce(model: Any, samples: int, tokens: int, schedule: Schedule, rows: int) -> None:
@@ -65,59 +106,157 @@ def announce(model: Any, samples: int, tokens: int, schedule: Schedule, rows: in
                 everything / 1e6, 100 * trainable / everything)
 
 
-def fit(trainer: Any, folder: Path) -> dict[str, Any]:
-    """Run a TRL trainer, from its last whole checkpoint if there is one; `{"losses", "history", "steps", "seconds"}`."""
+def fit(trainer: Any, run: Run, tokens: int, rows: int) -> dict[str, Any]:
+    """Run a TRL trainer, from its last whole checkpoint if there is one.
+
+    Returns:
+        `{"losses": [[step, loss]…], "validation": [[step, loss]…], "history", "steps", "tokens", "seconds", "memory", "best", "weights"}`;
+        memory in GiB; "weights" holds all of them where an engine has divided the model.
+    """
     keep_heap()
     transformers_logging.disable_progress_bar()
-    steps = math.ceil(len(trainer.train_dataset) / trainer.args.per_device_train_batch_size)
+    parallel.require_strategy(trainer.accelerator, run.launch.strategy)
+    steps = math.ceil(rows / run.schedule.batch_size)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_Checkpoints())
-    trainer.add_callback(_Progress(steps))
-    trainer.add_callback(_Heap())
-    last = last_whole_checkpoint(folder)
+    if run.logs is not None and trainer.is_world_process_zero():
+        run.logs.mkdir(exist_ok=True)
+        _tensorboard(trainer, run)
+    for callback in (Checkpoints(), Progress(steps, tokens, run.logs and run.logs / "steps.jsonl"), Heap()):
+        trainer.add_callback(callback)
+    if run.validation and run.patience:
+        trainer.add_callback(EarlyStoppingCallback(run.patience))
+    last = last_whole_checkpoint(run.folder)
     if last is not None:
         logger.info("going on from step %s of %s", last.name.rpartition("-")[2], steps)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
-    log = trainer.state.log_history
-    return {"losses": [[entry["step"], entry["loss"]] for entry in log if "loss" in entry], "history": log, "steps": steps,
-            "seconds": log[-1].get("train_runtime", 0.0)}
+    with in_words(trainer.model, run.schedule.optimizer, trainer.args.per_device_train_batch_size):
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    log, state = trainer.state.log_history, trainer.state
+    return {"losses": [[entry["step"], entry["loss"]] for entry in log if "loss" in entry],
+            "validation": [[entry["step"], entry["eval_loss"]] for entry in log if "eval_loss" in entry],
+            "history": log, "steps": state.global_step, "tokens": round(tokens * state.global_step / steps),
+            "seconds": log[-1].get("train_runtime", 0.0), "memory": memory_gib(), "weights": parallel.gathered(trainer),
+            "best": {"step": state.best_global_step, "loss": state.best_metric} if state.best_metric is not None else None}
 
 
 class AnswerTrainer(SFTTrainer):
     """SFTTrainer whose loss is computed at trained positions only; mean over all trained tokens of the step."""
 
+    def __init__(self, *args: Any, measure: Callable[[Any], dict[str, float]] | None, **more: Any):
+        super().__init__(*args, **more)
+        self._measure = measure
+        self.model_accepts_loss_kwargs = True               # count trained tokens over the whole step, whatever the model's class is
+
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-        bare = self.accelerator.unwrap_model(model)
-        causal = bare.get_base_model() if hasattr(bare, "get_base_model") else bare     # PEFT's wrapper has it, a plain model not
-        labels = inputs["labels"][:, 1:]                    # (batch, sequence - 1)
-        trained = labels != IGNORED
-        with self.accelerator.autocast():
-            hidden = causal.get_decoder()(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
-            logits = causal.get_output_embeddings()(hidden.last_hidden_state[:, :-1][trained])  # (trained tokens, vocabulary)
-        total = torch.nn.functional.cross_entropy(logits.float(), labels[trained], reduction="sum")
-        return total / (trained.sum() if num_items_in_batch is None else num_items_in_batch)
+        total, count = self._sum(model, inputs)
+        if num_items_in_batch is None:
+            return total / count
+        return total * self.accelerator.num_processes / num_items_in_batch      # gradients are averaged over processes
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Mean loss over all trained tokens of the validation data, whatever its batches are; or what `measure` says."""
+        model = self.model_wrapped
+        model.eval()
+        if self._measure is not None:
+            metrics = self._measure(self.model)
+        else:
+            sums = torch.zeros(2, dtype=torch.float64)
+            with torch.no_grad():
+                for inputs in self.get_eval_dataloader():
+                    sums += torch.stack([part.double().cpu() for part in self._sum(model, self._prepare_inputs(inputs))])
+            total, count = self.accelerator.gather(sums.float().to(self.args.device)).reshape(-1, 2).sum(0).tolist()
+            metrics = {"eval_loss": total / count}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _sum(self, model: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:
+        labels = inputs["labels"]
+        given = {name: value for name, value in inputs.items() if name != "labels"}
+        total = answer_loss(model, causal_of(self.accelerator.unwrap_model(model)), given, labels, self.accelerator.autocast())
+        return total, (labels[:, 1:] != IGNORED).sum()
 
 
-def arguments(kind: type, schedule: Schedule, folder: Path, rows: int, seed: int, more: dict[str, Any]) -> Any:
-    """TRL's settings of a run: what its defaults switch on (bf16, gradient checkpointing, sampling) is decided here."""
-    cuda = torch.cuda.is_available()
-    bf16 = schedule.precision == "bf16" or (schedule.precision == "auto" and _has_bf16(cuda))
+def causal_of(model: Any) -> Any:
+    """The causal language model in a PeftModel, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model    # PEFT's wrapper has it, a plain model not
+
+
+def arguments(kind: type, run: Run, rows: int, more: dict[str, Any], model: Any) -> Any:
+    """TRL's settings of a run: what its defaults switch on (bf16, gradient checkpointing, sampling) is decided here.
+
+    Frozen weights of `model` are stored in 16 bit on a card, and its attention is set.
+    """
+    schedule, device = run.schedule, this_device()
+    precision = choose(schedule.precision, device)
+    parallel.require_start(run.launch.strategy, device.cuda)
+    if schedule.optimizer != "adamw":
+        require("bitsandbytes", "qlora")
+    if device.cuda:
+        halve_frozen(model, precision)
+        _set_attention(model)
+    share, at_once = parallel.share_of_batch(schedule)
     steps = math.ceil(rows / schedule.batch_size)
+    every = max(1, math.ceil(steps / (schedule.checkpoints + 1)))
+    measured = {"eval_strategy": "steps", "eval_steps": every} if run.validation or run.measure else {}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False} if run.validation else {}
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)   # TRL sets it itself
     return kind(
-        output_dir=str(folder), per_device_train_batch_size=schedule.batch_size, num_train_epochs=1,
-        learning_rate=schedule.learning_rate, lr_scheduler_type="linear", warmup_steps=schedule.warmup, adam_beta2=0.99,
-        weight_decay=0.0, max_grad_norm=schedule.max_grad_norm, optim="adamw_torch_fused", bf16=bf16, use_cpu=not cuda,
-        gradient_checkpointing=False, train_sampling_strategy="sequential", max_length=None, report_to="none",
-        logging_steps=max(1, steps // 50), logging_nan_inf_filter=False, disable_tqdm=True, save_strategy="steps",
-        save_steps=max(1, math.ceil(steps / (schedule.checkpoints + 1))), save_total_limit=2, dataloader_num_workers=0,
-        dataloader_pin_memory=cuda, seed=seed, data_seed=seed, **more)
+        output_dir=str(run.folder), per_device_train_batch_size=at_once, per_device_eval_batch_size=at_once,
+        gradient_accumulation_steps=share // at_once, num_train_epochs=1, learning_rate=schedule.learning_rate,
+        lr_scheduler_type=_DECAYS[schedule.decay], warmup_steps=schedule.warmup, adam_beta2=0.99, weight_decay=schedule.weight_decay,
+        max_grad_norm=schedule.max_grad_norm, optim=_OPTIMIZERS[schedule.optimizer], bf16=precision == "bf16", fp16=precision == "fp16",
+        use_cpu=not device.cuda and not parallel.asked_for(run.launch.strategy), gradient_checkpointing=schedule.gradient_checkpointing,
+        train_sampling_strategy="sequential", max_length=None, report_to=[n for n in run.launch.report_to.split(",") if n not in ("", "tensorboard")],
+        logging_steps=max(1, steps // 50), logging_nan_inf_filter=False, disable_tqdm=True, save_strategy="steps", save_steps=every,
+        save_total_limit=2, dataloader_num_workers=0, dataloader_pin_memory=device.cuda, remove_unused_columns=False,
+        restore_callback_states_from_checkpoint=True, ddp_find_unused_parameters=False, seed=run.seed, data_seed=run.seed,
+        **measured, **best, **parallel.settings(run.launch.strategy), **more)
 
 
-def _has_bf16(cuda: bool) -> bool:
-    if cuda:
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+def fit_micro_batch(args: Any, run: Run, model: Any, loss_of: Callable[[int], Any]) -> None:
+    """Set the micro batch of `args` to the largest that fits, once: a resumed run takes the same."""
+    share, noted = args.per_device_train_batch_size * args.gradient_accumulation_steps, run.folder / "micro_batch.json"
+    if noted.exists():
+        at_once = orjson.loads(noted.read_bytes())
+    else:
+        model.to(args.device)
+        at_once = parallel.together(find_micro_batch(loss_of, model, run.schedule.optimizer, share, free_bytes(model)))
+        if args.process_index == 0:
+            run.folder.mkdir(exist_ok=True, parents=True)
+            noted.write_bytes(orjson.dumps(at_once))
+    args.per_device_train_batch_size, args.gradient_accumulation_steps = at_once, share // at_once
+
+
+def _one_loss(model: Any, batch: dict[str, Any], args: Any) -> Any:
+    device = args.device.type
+    inputs = {name: value.to(args.device) for name, value in batch.items()}
+    autocast = torch.autocast(device, torch.bfloat16 if args.bf16 else torch.float16, enabled=args.bf16 or args.fp16)
+    model.train()
+    with autocast:
+        return answer_loss(model, causal_of(model), inputs, inputs.pop("labels"), autocast)
+
+
+def _set_attention(model: Any) -> None:
+    causal, major = causal_of(model), torch.cuda.get_device_capability()[0]
+    flash = major >= 8 and importlib.util.find_spec("flash_attn") is not None and causal._supports_flash_attn
+    if flash or causal._supports_sdpa:
+        causal.set_attn_implementation("flash_attention_2" if flash else "sdpa")
+
+
+def _attention(model: Any) -> str:
+    return causal_of(model).config._attn_implementation
+
+
+def _tensorboard(trainer: Any, run: Run) -> None:
+    """Write TensorBoard's files into logs/, where it is installed and no other tracker is asked for."""
+    wanted = "tensorboard" in run.launch.report_to.split(",")
+    if wanted:
+        require("tensorboard", "train")
+    elif run.launch.report_to or importlib.util.find_spec("tensorboard") is None:
+        return
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+    trainer.add_callback(TensorBoardCallback(SummaryWriter(log_dir=str(run.logs))))
 
 
 def tokenizer_of(folder: Path) -> PreTrainedTokenizerFast:
@@ -128,69 +267,3 @@ def tokenizer_of(folder: Path) -> PreTrainedTokenizerFast:
     eos = config.get("eos_token") or pad
     return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token=pad,
                                    eos_token=eos["content"] if isinstance(eos, dict) else eos)
-
-
-class _Checkpoints(TrainerCallback):
-    """Marks a checkpoint as whole after its last file is written: a kill in between leaves it unmarked and unused."""
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        write_json(folder / _WHOLE, {p.name: [p.stat().st_size, hash_file(p)] for p in sorted(folder.iterdir()) if p.is_file()})
-
-
-class _Heap(TrainerCallback):
-    """Gives the kept heap back every tenth step: kept for ever it fragments (7.7 GB after 630 steps)."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step % 10 == 0 and (libc := _glibc()) is not None:
-            libc.malloc_trim(0)
-
-
-class _Progress(TrainerCallback):
-    """One log line for every tenth of the run; stops on a loss that is no number."""
-
-    def __init__(self, steps: int):
-        self._steps, self._next = steps, 0.1
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        loss = (logs or {}).get("loss")
-        if loss is None:
-            return
-        if not math.isfinite(loss):
-            raise DataError(f"the loss is {loss} at step {state.global_step}; lower --schedule.learning_rate or look at the data")
-        done = state.global_step / self._steps
-        if done >= self._next:
-            logger.info("step %d of %d, loss %.3f, learning rate %.1e", state.global_step, self._steps, loss, logs["learning_rate"])
-            self._next = math.floor(done * 10) / 10 + 0.1
-
-
-def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint whose files are all there with their content; broken ones are passed over."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
-    return next((checkpoint for checkpoint in found if _is_whole(checkpoint)), None)
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    try:
-        files = orjson.loads((checkpoint / _WHOLE).read_bytes())
-        return all((checkpoint / name).stat().st_size == size and hash_file(checkpoint / name) == digest
-                   for name, (size, digest) in files.items())
-    except (OSError, orjson.JSONDecodeError):
-        return False
-
-
-def keep_heap() -> None:
-    """Let glibc keep freed memory: without it every step maps its large tensors anew (741 against 637 tokens per second).
-
-    Only blocks above 1 GiB are still mapped one by one; with none mapped at all the heap fragments (11.5 against 3.1 GB).
-    """
-    libc = _glibc()
-    if libc is None:
-        return
-    for option, value in ((-3, 1 << 30), (-1, 2**31 - 1), (-2, 64 << 20)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
-        libc.mallopt(option, value)
-
-
-def _glibc() -> ctypes.CDLL | None:
-    """The C library, where it is glibc: others have neither mallopt nor malloc_trim."""
-    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

@@ -1,0 +1,211 @@
+"""Tokens per second and peak memory of SFT and pretraining: zhtune, TRL's defaults, TRL's best settings, LLaMA-Factory; same model, same data.
+
+Usage: python scripts/bench/train.py [--repeats 5] [--results FILE.jsonl] [--factory PYTHON_OF_ITS_ENVIRONMENT] [--gpu]
+
+Each run is a process of its own; a repeat runs all contestants one after the other. Speed counts real tokens, no padding,
+and the training loop only (neither loading nor tokenising); the figure a CPU second holds on a busy machine, too. Medians of
+all lines in FILE are printed at the end.
+--gpu runs what needs a card instead (random weights of real shapes): QLoRA of 7B at 1 × 1024, fp16 for 500 steps.
+"""
+
+import argparse
+import json
+import math
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+STEPS, BATCH, BLOCKS, BLOCK = 30, 16, 4, 256
+CONTESTANTS = {"sft": ("zhtune", "trl_defaults", "trl_by_length", "trl_packed"), "pretrain": ("zhtune", "trl_defaults", "trl_best")}
+
+
+def prepare(folder: Path) -> None:
+    """A 15 M model with a Chinese vocabulary of 8,000, short medical records, blocks of shipped text."""
+    from zhtune import CleanConfig, ExtendConfig, KgConfig, KgInstructConfig, PackConfig, VocabConfig, clean, extend, kg, kg_instruct, pack, vocab
+    clean(CleanConfig(input="shipped:corpus/zh", out=str(folder / "corpus")))
+    vocab(VocabConfig(corpus=str(folder / "corpus"), size=8000, out=str(folder / "vocab")))
+    extend(ExtendConfig(model="new:llama-15m", vocab=str(folder / "vocab"), out=str(folder / "model")))
+    kg(KgConfig(input="shipped:medical", out=str(folder / "graph")))
+    kg_instruct(KgInstructConfig(graph=str(folder / "graph"), heads=20, records_per_fact=4, out=str(folder / "records")))
+    pack(PackConfig(corpus=str(folder / "corpus"), model=str(folder / "model"), out=str(folder / "tokens")))
+
+
+def samples(folder: Path, task: str) -> list:
+    """The same samples for everybody, in zhtune's form."""
+    from zhtune.corpus.tokens import read_blocks
+    from zhtune.records import read_records
+    from zhtune.templates.encode import ChatEncoder
+    from zhtune.train.samples import Sample
+    if task == "pretrain":
+        return [Sample(str(i), row.tolist(), [True] * BLOCK) for i, row in enumerate(read_blocks(folder / "tokens", BLOCK)[:STEPS * BLOCKS])]
+    encoder = ChatEncoder(folder / "model")
+    made = []
+    for number, record in read_records(folder / "records" / "records.jsonl"):
+        encoded = encoder.sample(record["messages"])
+        if len(encoded.ids) <= 512:
+            made.append(Sample(str(number), encoded.ids, encoded.mask))
+    return made[:STEPS * BATCH]
+
+
+def one(task: str, who: str, folder: Path) -> dict:
+    """One run in this process."""
+    import time
+
+    from zhtune.models.load import load_model
+    batch = BATCH if task == "sft" else BLOCKS
+    rows, model = samples(folder, task), load_model(folder / "model")
+    before = cpu_seconds()
+    tokens = sum(len(s.input_ids) for s in rows)
+    with tempfile.TemporaryDirectory() as scratch:
+        if who == "zhtune":
+            from zhtune.train.schedule import Schedule
+            from zhtune.train.trainer import Run, train
+            model.train()
+            seconds = train(model, folder / "model", rows, Run(Schedule(batch_size=batch, checkpoints=1), Path(scratch), 0))["seconds"]
+        else:
+            trainer = trl_trainer(task, who, folder, rows, model, batch, scratch)
+            began = time.monotonic()
+            trainer.train()
+            seconds = time.monotonic() - began
+    return {"task": task, "who": who, "tokens": tokens, "seconds": seconds, "speed": tokens / seconds,
+            "per_cpu_second": tokens / (cpu_seconds() - before), "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process: other jobs on the machine do not count in it."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def trl_trainer(task: str, who: str, folder: Path, rows: list, model, batch: int, scratch: str):
+    """TRL as its users have it: ids and labels given, so that it trains on answers only, as zhtune does."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    from zhtune.train.trainer import tokenizer_of
+    data = Dataset.from_dict({"input_ids": [s.input_ids for s in rows], "length": [len(s.input_ids) for s in rows],
+                              "labels": [[i if m else -100 for i, m in zip(s.input_ids, s.loss_mask)] for s in rows]})
+    common = dict(output_dir=scratch, per_device_train_batch_size=batch, num_train_epochs=1, use_cpu=True, save_strategy="no", report_to="none",
+                  disable_tqdm=True)
+    best = dict(gradient_checkpointing=False, bf16=True, optim="adamw_torch_fused", max_length=None, dataloader_pin_memory=False)
+    settings = {"trl_defaults": {}, "trl_best": best, "trl_by_length": {**best, "train_sampling_strategy": "group_by_length"},
+                "trl_packed": {**best, "packing": True, "max_length": 512, "per_device_train_batch_size": 1}}[who]
+    if who == "trl_by_length" or task == "pretrain":
+        common["dataset_kwargs"] = {"skip_prepare_dataset": True}
+    else:
+        data = data.remove_columns("length")
+    if who in ("trl_packed", "trl_by_length"):              # these are spared the eager attention that zhtune uses
+        model.set_attn_implementation("sdpa" if who == "trl_packed" else "eager")
+    return SFTTrainer(model=model, args=SFTConfig(**{**common, **settings}), train_dataset=data, processing_class=tokenizer_of(folder / "model"))
+
+
+def factory(task: str, python: str, folder: Path) -> dict:
+    """LLaMA-Factory in its own environment, on the same records as text."""
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        rows = [json.loads(line) for line in (folder / "records" / "records.jsonl").read_text("utf-8").splitlines()][:STEPS * BATCH]
+        (place / "data.json").write_text(json.dumps([{"messages": r["messages"]} for r in rows], ensure_ascii=False), "utf-8")
+        tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
+        (place / "dataset_info.json").write_text(json.dumps({"bench": {
+            "file_name": "data.json", "formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": tags}}), "utf-8")
+        settings = {"model_name_or_path": str(folder / "model"), "stage": "sft", "do_train": True, "finetuning_type": "full", "dataset": "bench",
+                    "dataset_dir": scratch, "template": "chatml", "cutoff_len": 512, "output_dir": f"{scratch}/out", "bf16": True,
+                    "per_device_train_batch_size": BATCH, "gradient_accumulation_steps": 1, "num_train_epochs": 1, "save_strategy": "no",
+                    "report_to": "none", "use_cpu": True, "learning_rate": 2e-4, "overwrite_cache": True, "preprocessing_num_workers": 1}
+        (place / "train.json").write_text(json.dumps(settings), "utf-8")
+        subprocess.run([python, "-m", "llamafactory.cli", "train", str(place / "train.json")], check=True, capture_output=True, timeout=600)
+        result = json.loads((place / "out" / "train_results.json").read_text("utf-8"))
+    tokens = sum(len(s.input_ids) for s in samples(folder, task))
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return {"task": task, "who": "llamafactory", "tokens": tokens, "seconds": result["train_runtime"], "speed": tokens / result["train_runtime"],
+            "per_cpu_second": math.nan, "peak_mib": peak}
+
+
+def summary(lines: list[dict]) -> str:
+    """Medians by task and contestant, with the ratio to zhtune."""
+    text = []
+    for task in dict.fromkeys(line["task"] for line in lines):
+        medians = {}
+        for who in dict.fromkeys(line["who"] for line in lines if line["task"] == task):
+            runs = [line for line in lines if (line["task"], line["who"]) == (task, who)]
+            medians[who] = [statistics.median(r[key] for r in runs) for key in ("speed", "per_cpu_second", "peak_mib")] + [len(runs)]
+        text += [f"{task:9} {who:14} {speed:7.0f} tokens/s  {cpu:6.0f} a CPU second  {peak:6.0f} MiB  "
+                 f"zhtune is {medians['zhtune'][0] / speed:.2f} ({medians['zhtune'][1] / cpu:.2f}) times as fast  (n={runs})"
+                 for who, (speed, cpu, peak, runs) in medians.items()]
+    return "\n".join(text)
+
+
+GPU = {
+    "7B QLoRA, 1 × 1024": {"model": "7b", "flags": ["--method", "qlora", "--max_length", "1024", "--schedule.batch_size", "1",
+                                                   "--schedule.gradient_checkpointing", "true", "--schedule.optimizer", "paged_adamw8bit"]},
+    "1.1B full, fp16, 500 steps": {"model": "1b", "flags": ["--method", "full", "--max_length", "512", "--schedule.batch_size", "4",
+                                                          "--schedule.precision", "fp16", "--schedule.gradient_checkpointing", "true"]},
+}
+SHAPES = {"7b": (4096, 11008, 32, 32), "1b": (2048, 5632, 22, 32)}      # hidden, MLP, layers, heads
+
+
+def gpu(folder: Path) -> None:
+    """What needs a card; prints peak memory of the card and the last loss, which is finite or the run stops."""
+    import torch
+    import transformers
+
+    from zhtune.models.shapes import write_byte_tokenizer
+    for name, case in GPU.items():
+        model, out = folder / case["model"], folder / f"out-{case['model']}"
+        if not model.exists():
+            hidden, mlp, layers, heads = SHAPES[case["model"]]
+            write_byte_tokenizer(model)
+            torch.set_default_dtype(torch.float16)
+            with torch.device("cuda"):
+                made = transformers.LlamaForCausalLM(transformers.LlamaConfig(
+                    vocab_size=55296, hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers, num_attention_heads=heads,
+                    max_position_embeddings=4096, eos_token_id=2, pad_token_id=0))
+            made.save_pretrained(model)
+            del made
+            torch.cuda.empty_cache()
+            torch.set_default_dtype(torch.float32)
+        where = ["--model", str(model), "--records", str(folder / "records"), "--out", str(out)]
+        subprocess.run([sys.executable, "-m", "zhtune", "sft", *where, *case["flags"]], check=True)
+        report = json.loads((out / "report.json").read_text("utf-8"))
+        print(f"{name}: {report['tokens_per_second']:.0f} tokens/s, peak {report['peak_memory_gib']:.2f} GiB, "
+              f"last loss {report['losses'][-1][1]:.3f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--results", type=Path)
+    parser.add_argument("--data", type=Path, help="keep the prepared model and data here")
+    parser.add_argument("--factory", default="")
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(one(given.one[0], given.one[1], Path(given.one[2]))))
+        return
+    with tempfile.TemporaryDirectory(prefix="zhtune-bench-") as scratch:
+        folder = given.data or Path(scratch)
+        prepare(folder)
+        if given.gpu:
+            gpu(folder)
+            return
+        lines = []
+        for _ in range(given.repeats):
+            for task, contestants in CONTESTANTS.items():
+                for who in contestants:
+                    done = subprocess.run([sys.executable, __file__, "--one", task, who, str(folder)], check=True, capture_output=True, text=True)
+                    lines.append(json.loads(done.stdout.splitlines()[-1]))
+            if given.factory:
+                lines.append(factory("sft", given.factory, folder))
+    if given.results:
+        earlier = [json.loads(line) for line in given.results.read_text("utf-8").splitlines()] if given.results.exists() else []
+        lines = earlier + lines
+        given.results.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    print(summary(lines))
+
+
+if __name__ == "__main__":
+    main()
