@@ -19,11 +19,11 @@ from zhtune.corpus.clean_page import REASONS
 from zhtune.corpus.encodings import decode
 from zhtune.corpus.filters import _LIMITS, Rules, read_rules, refusal
 from zhtune.corpus.mojibake import mend
-from zhtune.corpus.parallel import in_order
 from zhtune.corpus.prepare import Settings, prepare
 from zhtune.corpus.read import read_files
 from zhtune.corpus.script import is_traditional, simplified
 from zhtune.errors import ConfigError, ZhtuneError
+from zhtune.parallel import in_order
 from zhtune.records import Document
 from zhtune.stages.clean import CleanConfig, clean
 from zhtune.text import URL, normalise

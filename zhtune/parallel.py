@@ -4,23 +4,61 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
-_given: dict[str, Any] = {}                                 # in a process of its own only
+from zhtune.errors import ZhtuneError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_BATCH = 1 << 19                                            # weight of a batch: characters or bytes
+_function: Callable[[Any], Any]
+
+
+def in_order(function: Callable[[Item], Result], items: Iterable[Item], weight: Callable[[Item], int], workers: int) -> Iterator[Result]:
+    """Yield `function(item)` of each item, in order. At most a few batches are under way, so memory does not grow with the stream.
+
+    Args:
+        function: pure; what it holds is inherited by the processes (they are forked), not copied.
+        items: read here, one batch after the other; a small stream is done here altogether.
+        weight: of an item, in characters or bytes.
+        workers: processes.
+
+    Raises:
+        ZhtuneError: a process was killed.
+    """
+    batches = _batches(items, weight)
+    ahead = [batch for _, batch in zip(range(2), batches)]
+    if workers < 2 or len(ahead) < 2 or "fork" not in multiprocessing.get_all_start_methods():
+        for batch in chain(ahead, batches):
+            yield from map(function, batch)
+        return
+    try:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _install, (function,)) as pool:
+            under_way: deque[Future[list[Result]]] = deque()
+            for batch in chain(ahead, batches):
+                under_way.append(pool.submit(_run, batch))
+                if len(under_way) > 2 * workers:
+                    yield from under_way.popleft().result()
+            while under_way:
+                yield from under_way.popleft().result()
+    except BrokenProcessPool as error:
+        raise ZhtuneError("a worker process was killed, most likely for want of memory; use fewer --workers") from error
 
 
 def spread(work: Callable[[Any, list[Any]], list[Any]], shared: Any, items: list[Any], workers: int, size: int) -> list[Any]:
     """The results of work(shared, chunk) for all items, joined in order.
 
     Args:
-        work: a function of a module; what it returns is JSON.
-        shared: what every chunk needs, handed to each process once (without a copy where the system can fork).
+        work: pure; what it returns is JSON, which costs less to hand over than objects.
+        shared: what every chunk needs.
         items: cut into chunks.
         workers: processes; with 1, or where all items are one chunk, the work is done here.
         size: items of a chunk.
@@ -28,9 +66,8 @@ def spread(work: Callable[[Any, list[Any]], list[Any]], shared: Any, items: list
     chunks = [items[i:i + size] for i in range(0, len(items), size)]
     if workers < 2 or len(chunks) < 2:
         return [result for chunk in chunks for result in work(shared, chunk)]
-    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
-    with ProcessPoolExecutor(min(workers, len(chunks)), context, _receive, (work, shared)) as pool:
-        return list(chain.from_iterable(map(orjson.loads, pool.map(_run, chunks))))
+    made = in_order(lambda chunk: orjson.dumps(work(shared, chunk)), chunks, lambda _: _BATCH, min(workers, len(chunks)))
+    return list(chain.from_iterable(map(orjson.loads, made)))
 
 
 @contextmanager
@@ -45,10 +82,23 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _receive(work: Callable[[Any, list[Any]], list[Any]], shared: Any) -> None:
-    gc.disable()
-    _given.update(work=work, shared=shared)
+def _install(function: Callable[[Any], Any]) -> None:
+    global _function
+    _function = function
 
 
-def _run(chunk: list[Any]) -> bytes:
-    return orjson.dumps(_given["work"](_given["shared"], chunk))
+def _run(batch: list[Any]) -> list[Any]:
+    return list(map(_function, batch))
+
+
+def _batches(items: Iterable[Item], weight: Callable[[Item], int]) -> Iterator[list[Item]]:
+    batch: list[Item] = []
+    total = 0
+    for item in items:
+        batch.append(item)
+        total += weight(item)
+        if total >= _BATCH:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch

@@ -11,9 +11,9 @@ from zhtune.corpus import char_model, filters, script
 from zhtune.corpus.boilerplate import LineCounts, line_keys
 from zhtune.corpus.html_text import strip_markup
 from zhtune.corpus.mojibake import GARBLED, mend
-from zhtune.corpus.parallel import in_order
 from zhtune.corpus.pii import personal, replace
 from zhtune.corpus.read import Refusal, Sealed, read_sealed, unseal
+from zhtune.parallel import in_order
 from zhtune.records import Document
 from zhtune.text import URL, normalise
 
