@@ -138,13 +138,14 @@ def test_published_models_on_a_sample_of_real_text(path: Path, name: str):
     if not path.exists():
         pytest.skip(f"no {name} tokenizer beside the checkout")
     processor, fast = sentencepiece.SentencePieceProcessor(model_file=str(path)), bench.fast_tokenizer(path, name)
-    text_ids = bench.encoder(path, name)
+    text_ids, score = bench.encoder(path, name), [piece.score for piece in published(path).pieces]
     found = [*sample(), *TEXTS, "夜夜夜半"]
     assert len(found) > 1000
     for text, ours in zip(found, fast.encode_batch(found)):
         ids = bench.published_ids(processor, name, text)
         assert text_ids(text) == ids, text
-        assert ours.ids == ids or (name == "chatglm6b" and sorted(ours.ids) == sorted(ids)), text    # equally probable
+        # 32-bit sums: another segmentation only where it is as probable
+        assert ours.ids == ids or (name == "chatglm6b" and abs(sum(score[i] for i in ours.ids) - sum(score[i] for i in ids)) < .02), text
         assert fast.decode(ids, skip_special_tokens=False) == bench.published_text(processor, name, ids)
 
 
