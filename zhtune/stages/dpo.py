@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
@@ -17,7 +17,7 @@ from zhtune.records import read_preferences
 from zhtune.references import MODEL_KINDS
 from zhtune.templates.encode import ChatEncoder
 from zhtune.tokenizers.load import read_object
-from zhtune.train.adapter import Lora
+from zhtune.train.adapter import Lora, Tuning
 from zhtune.train.schedule import Schedule
 
 STAGE = Stage("dpo", version=2, kind="adapter", inputs={"model": MODEL_KINDS, "preferences": ("preferences", "file")})
@@ -25,14 +25,18 @@ STAGE = Stage("dpo", version=2, kind="adapter", inputs={"model": MODEL_KINDS, "p
 
 @dataclass(frozen=True, kw_only=True)
 class DpoConfig(StageConfig):
-    """Direct preference optimisation with LoRA; the model without the adapter is the reference."""
+    """Direct preference optimisation; the model without the adapter is the reference, so the adapter must begin by changing nothing."""
 
     model: str
     """The model to train"""
     preferences: str
     """Preferences: an artifact or a JSON Lines file of {"prompt": […], "chosen": […], "rejected": […]}"""
+    method: Literal["lora", "qlora", "ia3"] = "lora"
+    """The adapter; a fresh prefix or prompt changes answers before it has learnt anything, and cannot be one"""
     lora: Lora = field(default_factory=Lora)
-    """Low-rank adaptation"""
+    """Low-rank adaptation (lora, qlora)"""
+    tuning: Tuning = field(default_factory=Tuning)
+    """How the base is held"""
     schedule: Schedule = field(default_factory=lambda: Schedule(learning_rate=5e-5, batch_size=8))
     """Learning rate, batch size, epochs"""
     beta: float = 0.1
@@ -61,12 +65,13 @@ def _write(work: Work, config: DpoConfig) -> None:
     from zhtune.train import finetune, preference
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
         encoder, folder = open_encoder(work.sources["model"], Path(scratch), config.template)
+        quantized = finetune.check(work.sources["model"], folder, config.method, config.lora, config.tuning)
         require_context(read_object(folder / "config.json"), "--max_length", config.max_length)
         pairs = _encode(work, encoder, config.max_length)
-        model, _ = load_chain(work.sources["model"], Path(scratch))
-        model = finetune.prepare(model, "lora", config.lora, config.seed, folder)
+        model, _ = load_chain(work.sources["model"], Path(scratch), quantized=quantized)
+        model = finetune.prepare(model, config.method, config.lora, config.tuning, config.seed, folder)
         figures = preference.train_pairs(model, folder, pairs, config.schedule, config.beta, work.path / "checkpoints", config.seed)
-        finetune.save(work, model, "lora", Path(config.out), work.sources["model"], folder)
+        finetune.save(work, model, config.method, Path(config.out), work.sources["model"], folder)
         save_template(encoder, folder, work.path)
     finetune.report_training(work, figures)
     work.report["rewards"] = figures["rewards"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
@@ -19,7 +19,7 @@ from zhtune.models.context import require_context
 from zhtune.models.load import load_chain, open_encoder, save_template
 from zhtune.references import MODEL_KINDS
 from zhtune.tokenizers.load import read_object
-from zhtune.train.adapter import Lora
+from zhtune.train.adapter import Lora, Method, Tuning, prompt_length
 from zhtune.train.samples import Sample
 from zhtune.train.schedule import Schedule
 
@@ -36,10 +36,12 @@ class PretrainConfig(StageConfig):
     """Tokens: the output of zhtune pack with this model's tokenizer"""
     corpus: str = ""
     """The corpus, to measure bits per character on its held-out documents before and after"""
-    method: Literal["full", "lora"] = "full"
-    """full trains every weight and writes a model, lora writes an adapter"""
+    method: Method = "full"
+    """full trains every weight and freeze the last layers, and they write a model; the others write an adapter"""
     lora: Lora = field(default_factory=Lora)
-    """Low-rank adaptation"""
+    """Low-rank adaptation (lora, qlora)"""
+    tuning: Tuning = field(default_factory=Tuning)
+    """The other methods, and how the base is held"""
     schedule: Schedule = field(default_factory=lambda: Schedule(batch_size=4))
     """Learning rate, batch size, epochs"""
     block: int = 256
@@ -72,14 +74,16 @@ def _write(work: Work, config: PretrainConfig) -> None:
     from zhtune.train import finetune
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
         encoder, folder = open_encoder(work.sources["model"], Path(scratch), chat=False)
-        require_context(read_object(folder / "config.json"), "--block", config.block)
-        model, _ = load_chain(work.sources["model"], Path(scratch))
+        quantized = finetune.check(work.sources["model"], folder, config.method, config.lora, config.tuning)
+        taken = prompt_length(config.method, config.tuning)
+        require_context(read_object(folder / "config.json"), "--block with the prompt" if taken else "--block", config.block + taken)
+        model, _ = load_chain(work.sources["model"], Path(scratch), quantized=quantized)
         samples = _samples(work, config, model.config.vocab_size)
         texts = _texts(work, config)
         if texts:
             work.metrics["bits_per_character_before"] = bits.bits_per_character(model, encoder, texts)
         rows = finetune.new_rows(folder)
-        if rows and config.method == "lora" and not config.lora.new_rows:
+        if rows and config.method in ("lora", "qlora") and not config.lora.new_rows:
             logger.warning("pretrain: the model has %d new tokens, whose rows stay as they were made; train them with --lora.new_rows true",
                            len(rows))
         rows = rows if config.method == "full" else None
@@ -88,7 +92,7 @@ def _write(work: Work, config: PretrainConfig) -> None:
         if first:
             logger.info("pretrain: rows %d to %d first", rows.start, rows.stop - 1)
             losses += _phase(work, config, model, folder, samples[:first], "rows", rows)["losses"]
-        model = finetune.prepare(model, config.method, config.lora, config.seed, folder)
+        model = finetune.prepare(model, config.method, config.lora, config.tuning, config.seed, folder)
         figures = _phase(work, config, model, folder, samples[first:], "all", None)
         shift = losses[-1][0] if losses else 0
         figures["losses"] = losses + [[step + shift, loss] for step, loss in figures["losses"]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
@@ -18,25 +17,30 @@ from zhtune.records import read_records, write_jsonl
 from zhtune.references import MODEL_KINDS
 from zhtune.templates.encode import ChatEncoder, answered, with_tools
 from zhtune.tokenizers.load import read_object
-from zhtune.train.adapter import Lora
+from zhtune.train.adapter import Lora, Method, Tuning, prompt_length
 from zhtune.train.samples import Sample
 from zhtune.train.schedule import Schedule
 
-STAGE = Stage("sft", version=2, kind="adapter", inputs={"model": MODEL_KINDS, "records": ("records", "file")})
+STAGE = Stage("sft", version=2, kind="adapter", inputs={"model": MODEL_KINDS, "records": ("records", "file"),
+                                                       "start": ("adapter", "file")})
 
 
 @dataclass(frozen=True, kw_only=True)
 class SftConfig(StageConfig):
-    """Supervised fine-tuning on conversations, full or LoRA."""
+    """Supervised fine-tuning on conversations, in full or by an adapter."""
 
     model: str
     """The model to train: a folder, an adapter, embedded, embedded:8, new:llama-15m"""
     records: str
     """Records: an artifact or a JSON Lines file of {"messages": […]}"""
-    method: Literal["full", "lora"] = "lora"
-    """full trains every weight and writes a model, lora writes an adapter"""
+    method: Method = "lora"
+    """full trains every weight and freeze the last layers, and they write a model; the others write an adapter"""
     lora: Lora = field(default_factory=Lora)
-    """Low-rank adaptation"""
+    """Low-rank adaptation (lora, qlora)"""
+    tuning: Tuning = field(default_factory=Tuning)
+    """The other methods, and how the base is held"""
+    start: str = ""
+    """A prefix to begin with: an adapter, or a checkpoint of THUDM's P-tuning v2"""
     schedule: Schedule = field(default_factory=Schedule)
     """Learning rate, batch size, epochs"""
     max_length: int = 512
@@ -49,6 +53,8 @@ class SftConfig(StageConfig):
     def __post_init__(self) -> None:
         if self.max_length < 8:
             raise ConfigError("--max_length must be at least 8 tokens")
+        if self.start and self.method != "p-tuning-v2":
+            raise ConfigError(f"--start is a prefix for --method p-tuning-v2, not for {self.method}")
 
 
 def sft(config: SftConfig) -> Artifact:
@@ -65,14 +71,16 @@ def _write(work: Work, config: SftConfig) -> None:
     from zhtune.train import finetune, trainer
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
         encoder, folder = open_encoder(work.sources["model"], Path(scratch), config.template)
-        require_context(read_object(folder / "config.json"), "--max_length", config.max_length)
+        quantized = finetune.check(work.sources["model"], folder, config.method, config.lora, config.tuning)
+        taken = prompt_length(config.method, config.tuning)
+        require_context(read_object(folder / "config.json"), "--max_length with the prompt" if taken else "--max_length", config.max_length + taken)
         samples = encode(work, encoder, config.max_length)
         if config.samples_only:
             work.kind = "records"
             write_jsonl(work.path / "samples.jsonl", (s.row() for s in samples))
             return
-        model, _ = load_chain(work.sources["model"], Path(scratch))
-        model = finetune.prepare(model, config.method, config.lora, config.seed, folder)
+        model, _ = load_chain(work.sources["model"], Path(scratch), quantized=quantized)
+        model = finetune.prepare(model, config.method, config.lora, config.tuning, config.seed, folder, work.sources.get("start"))
         figures = trainer.train(model, folder, samples, config.schedule, work.path / "checkpoints", config.seed)
         finetune.save(work, model, config.method, Path(config.out), work.sources["model"], folder)
         save_template(encoder, folder, work.path)

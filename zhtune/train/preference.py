@@ -14,7 +14,7 @@ from trl import DPOConfig, DPOTrainer
 
 from zhtune.train.samples import order
 from zhtune.train.schedule import Schedule
-from zhtune.train.trainer import announce, arguments, fit, tokenizer_of
+from zhtune.train.trainer import announce, arguments, fit, own_types, tokenizer_of
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,9 @@ def train_pairs(model: Any, tokenizer_folder: Path, pairs: list[Pair], schedule:
     data = Dataset.from_dict({name: [getattr(pairs[i], name) for i in rows] for name in ("prompt_ids", "chosen_ids", "rejected_ids")})
     tokens = sum(2 * len(p.prompt_ids) + len(p.chosen_ids) + len(p.rejected_ids) for p in pairs) * schedule.epochs
     announce(model, len(pairs), tokens, schedule, len(data))
-    trainer = EncodedDPOTrainer(model=model, args=arguments(DPOConfig, schedule, folder, len(data), seed, {"beta": beta}),
-                                train_dataset=data, processing_class=tokenizer_of(tokenizer_folder))
+    with own_types(model):
+        trainer = EncodedDPOTrainer(model=model, args=arguments(DPOConfig, schedule, folder, len(data), seed, {"beta": beta}),
+                                    train_dataset=data, processing_class=tokenizer_of(tokenizer_folder))
     figures = fit(trainer, folder)
     logged = [entry for entry in figures["history"] if "rewards/margins" in entry]
     shown = {name: [logged[0][f"rewards/{name}"], logged[-1][f"rewards/{name}"]] for name in ("margins", "accuracies", "chosen", "rejected")}

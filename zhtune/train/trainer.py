@@ -11,6 +11,8 @@ import ctypes
 import math
 import platform
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +53,19 @@ def train(model: Any, tokenizer_folder: Path, samples: list[Sample], schedule: S
     tokens = sum(len(s.input_ids) for s in samples) * schedule.epochs
     announce(model, len(samples), tokens, schedule, len(rows))
     more = {"dataset_kwargs": {"skip_prepare_dataset": True}, "packing": False}
-    trainer = AnswerTrainer(model=model, args=arguments(SFTConfig, schedule, folder, len(rows), seed, more), train_dataset=rows,
-                            processing_class=tokenizer_of(tokenizer_folder))
+    with own_types(model):
+        trainer = AnswerTrainer(model=model, args=arguments(SFTConfig, schedule, folder, len(rows), seed, more), train_dataset=rows,
+                                processing_class=tokenizer_of(tokenizer_folder))
     return fit(trainer, folder) | {"tokens": tokens}
+
+
+@contextmanager
+def own_types(model: Any) -> Iterator[None]:
+    """Undo what TRL's constructors do to adapters on a quantized base: they round them to bf16, which Turing cards have not."""
+    types = [(weight, weight.dtype) for weight in model.parameters() if weight.requires_grad]
+    yield
+    for weight, dtype in types:
+        weight.data = weight.data.to(dtype)
 
 
 def announce(model: Any, samples: int, tokens: int, schedule: Schedule, rows: int) -> None:
