@@ -259,3 +259,80 @@ def test_the_engine_answers_as_generate_does(tmp_path):
         assert reply.completion_tokens == len(ids)
         assert reply.text == engine.encoder.decode([i for i in ids if i != 4]).rstrip("\ufffd")
         assert "".join(piece for piece in list(engine.stream(talk, Sampling(max_tokens=12)))[:-1]) == reply.text
+
+
+# P-tuning v2: the published code's outputs with a prefix, which never entered its positions
+
+PREFIXED = np.load(DATA / "tiny3_prefix.npz")
+
+
+def prefixed(name: str) -> torch.Tensor:
+    return torch.from_numpy(PREFIXED[name])
+
+
+@pytest.fixture(scope="module")
+def tiny3_prefix():
+    from zhtune.models.attached import Attached
+    from zhtune.models.prefix import Prefix
+    published = json.loads((DATA / "tiny3.config.json").read_text("utf-8"))
+    model = ChatGLMForCausalLM(ChatGLMConfig(**{k: v for k, v in published.items() if k in ChatGLMConfig.__annotations__}, residual_scale=6**.5))
+    model.load_state_dict(load_file(DATA / "tiny3.safetensors"))
+    return Attached(model, Prefix.from_tensors(model, load_file(DATA / "tiny3_prefix.safetensors"))).eval()
+
+
+@pytest.mark.parametrize("case", ["single_gmask", "single_mask", "leftpad_nomask", "leftpad"])
+def test_logits_with_a_prefix_are_those_of_the_published_code(tiny3_prefix, case):
+    ids = prefixed(f"{case}.input_ids")
+    real = (ids != PAD) if case == "leftpad" else torch.ones_like(ids, dtype=torch.bool)
+    with torch.inference_mode():
+        logits = tiny3_prefix(input_ids=ids, attention_mask=real.long() if case == "leftpad" else None).logits
+    close(logits[real], prefixed(f"{case}.logits")[real])
+    with tiny3_prefix.disable_adapter(), torch.inference_mode():
+        close(tiny3_prefix(input_ids=fixture("single_gmask.input_ids")).logits, fixture("single_gmask.logits"))
+
+
+def test_hidden_states_keys_and_decoding_with_a_prefix(tiny3_prefix):
+    with torch.inference_mode():
+        out = tiny3_prefix(input_ids=prefixed("single_gmask.input_ids"), output_hidden_states=True, use_cache=True)
+    close(torch.stack(out.hidden_states), prefixed("single_gmask.hidden_states"), 2e-3)
+    key, value = tiny3_prefix.part.layer(0, 1, out.logits)[0], tiny3_prefix.part.layer(2, 1, out.logits)[1]
+    close(torch.cat([key, out.cache.layers[0].keys], 2).permute(2, 0, 1, 3), prefixed("single_gmask.key_0"))
+    close(torch.cat([value, out.cache.layers[-1].values], 2).permute(2, 0, 1, 3), prefixed("single_gmask.value_last"))
+    ids, forced = prefixed("decode.input_ids"), prefixed("decode.forced")
+    rows, real, new, cache, steps = ids, (ids != PAD).long(), ids, None, []
+    for step in range(7):
+        positions = two_positions(rows, real, tiny3_prefix.config)[..., -new.shape[1]:]
+        with torch.inference_mode():
+            out = tiny3_prefix(input_ids=new, attention_mask=real, position_ids=positions, cache=cache, use_cache=True, logits_to_keep=1)
+        steps.append(out.logits[:, -1])
+        if step < 6:
+            cache, new = out.cache, forced[:, step:step + 1]
+            rows, real = torch.cat([rows, new], 1), torch.cat([real, torch.ones_like(new)], 1)
+    close(torch.stack(steps, 1), prefixed("decode.step_logits"))
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_generate_with_a_prefix(tiny3_prefix, cached):
+    ids, greedy, beams = prefixed("greedy.input_ids"), prefixed("greedy.output_ids"), prefixed("beam3.output_ids")
+    given = {"attention_mask": (ids != PAD).long(), "use_cache": cached}
+    assert torch.equal(tiny3_prefix.generate(ids, max_new_tokens=greedy.shape[1] - ids.shape[1], **given), greedy)
+    assert torch.equal(tiny3_prefix.generate(ids, max_new_tokens=beams.shape[1] - ids.shape[1], num_beams=3, **given), beams)
+
+
+@pytest.mark.parametrize("checkpointing", [None, True, False])
+def test_loss_and_gradient_of_a_prefix(tiny3_prefix, checkpointing):
+    """Without checkpointing, and with both kinds of it (reentrant or not)."""
+    if checkpointing is not None:
+        tiny3_prefix.gradient_checkpointing_enable({"use_reentrant": checkpointing})
+        tiny3_prefix.enable_input_require_grads()
+    tiny3_prefix.train()
+    tiny3_prefix.zero_grad()
+    out = tiny3_prefix(input_ids=prefixed("sft.input_ids"), labels=prefixed("sft.labels"), use_cache=False)
+    out.loss.backward()
+    close(out.logits, prefixed("sft.logits"))
+    close(out.loss, prefixed("sft.loss").squeeze(), 1e-5)
+    gradient = tiny3_prefix.part.embedding.weight.grad
+    close(gradient, prefixed("sft.grad.transformer.prefix_encoder.embedding.weight"), 2e-5)
+    close(gradient.norm(), prefixed("sft.gradnorm.transformer.prefix_encoder.embedding.weight").squeeze(), 2e-4)
+    tiny3_prefix.gradient_checkpointing_disable()
+    tiny3_prefix.eval()

@@ -22,7 +22,8 @@ from zhtune.records import dumps
 
 KINDS = ("corpus", "vocab", "tokenizer", "model", "tokens", "graph", "records", "preferences", "adapter", "quantized", "report")
 FORMAT = 1
-_LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "trl", "accelerate", "datasets", "numpy", "gguf", "xllamacpp")
+_LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "trl", "accelerate", "datasets", "numpy", "gguf", "xllamacpp",
+              "bitsandbytes")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ class Sampling:
     """Strings before which the answer ends"""
     by: str = ""
     """Which of the engine's adapters answers; empty: the model without them"""
+    adapter: bool = True
+    """False answers without the prefix, prompt or bottleneck that was loaded, as the model under it"""
 
 
 @dataclass(frozen=True)

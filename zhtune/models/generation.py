@@ -48,7 +48,9 @@ class TransformersEngine:
         rows = model.get_output_embeddings().weight.shape[0]
         self._unused = torch.tensor(self.encoder.unused(rows), dtype=torch.long, device=self._device)
         self.name = source.reference
-        self.context: int = context_of(model.config.to_dict())
+        from zhtune.models.attached import Attached
+        self._attached = isinstance(model, Attached)
+        self.context: int = context_of(model.config.to_dict()) - (model.part.positions if self._attached else 0)
 
     def generate(self, conversations: list[Conversation], sampling: Sampling) -> list[Reply]:
         """Answer many conversations; the answers come in the order of the conversations.
@@ -113,8 +115,13 @@ class TransformersEngine:
         tail = self.encoder.decode(answer[-max(len(stop.encode()) for stop in stops) - 1:])
         return any(stop in tail for stop in stops)
 
-    def _answering(self, name: str) -> AbstractContextManager[Any]:
-        """Context in which the adapter of that name computes, or none."""
+    def _answering(self, sampling: Sampling) -> AbstractContextManager[Any]:
+        """Context in which the adapter that was asked for computes, or none."""
+        name = sampling.by
+        if self._attached:
+            return nullcontext() if sampling.adapter else self.model.disable_adapter()
+        if not sampling.adapter:
+            raise ConfigError(f"{self.name} has no prefix, prompt or bottleneck that could be switched off for one answer")
         if not self._names:
             return nullcontext()
         if not name:
@@ -137,7 +144,7 @@ class TransformersEngine:
         alive, cache = [True] * len(prompts), None
         rows = ids                                          # (batch, prompt and answer): ChatGLM-6B reads positions from whole rows
         for _ in range(room):
-            with torch.inference_mode(), self._answering(sampling.by):
+            with torch.inference_mode(), self._answering(sampling):
                 positions = self.model._prepare_position_ids_for_generation(rows, {"attention_mask": mask})[..., -ids.shape[1]:]
                 out = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, cache=cache, use_cache=True,
                                  logits_to_keep=1)

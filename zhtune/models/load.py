@@ -1,10 +1,12 @@
 """References -> Hugging Face folders -> weights in memory. No remote code, no pickles, nothing from a network.
 
-A chain of adapters is one model here: each adapter names its base by relative path and digest.
+A chain of adapters is one model here: each adapter names its base by relative path and digest. LoRA and IA3 are merged
+into the weights in memory; what cannot be merged (models/attached.py) stands last and stays beside them.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 from zhtune import references
 from zhtune.errors import ArtifactError, ConfigError, require
 from zhtune.models import chatglm, shapes
+from zhtune.models.families import family_of, refuse
 from zhtune.references import Source
 from zhtune.templates.encode import ChatEncoder
 from zhtune.templates.render import template_of
@@ -21,6 +24,8 @@ from zhtune.tokenizers.load import read_object
 _LAST = 2
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json",
                    "generation_config.json")
+QUANTIZED = ("nf4", "int8")                                 # how bitsandbytes may hold a frozen base
+_MERGED = ("LORA", "IA3")                                   # peft_type of adapters that fold into weights
 
 
 def materialise(source: Source, scratch: Path) -> Path:
@@ -33,7 +38,8 @@ def materialise(source: Source, scratch: Path) -> Path:
     Raises:
         ConfigError: it is no model folder.
     """
-    if source.kind == "adapter":
+    if is_adapter(source):
+        refuse_unmergeable([source])
         raise ConfigError(f"{source.reference} is an adapter; merge it first: zhtune merge --adapter {source.reference} --out …")
     if source.kind == "base" and (scratch / "config.json").exists():
         return scratch
@@ -52,6 +58,7 @@ def materialise(source: Source, scratch: Path) -> Path:
                           f"zhtune convert --model {source.reference} --out …")
     if list(source.path.glob("*.bin")) and not list(source.path.glob("*.safetensors")):
         raise ConfigError(f"{source.reference} holds pickled weights (.bin); convert them to safetensors first")
+    refuse(family_of(source.path), "loading")
     return source.path
 
 
@@ -116,66 +123,146 @@ def quiet_libraries() -> Any:
     return transformers
 
 
-def load_model(folder: Path, dtype: str = "float32") -> Any:
+def load_model(folder: Path, dtype: str = "float32", quantized: str = "") -> Any:
     """The causal language model of a folder, in evaluation mode.
 
     Args:
         folder: a Hugging Face folder with safetensors.
         dtype: "float32", "bfloat16", "float16" or "auto" (the checkpoint's).
+        quantized: of QUANTIZED, to hold its linear layers in 4 or 8 bits; empty for as they are.
     """
     torch, transformers = require("torch", "train"), quiet_libraries()
+    more = {"quantization_config": _bitsandbytes(torch, transformers, quantized)} if quantized else {}
     chatglm.register()
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype if dtype == "auto" else getattr(torch, dtype), attn_implementation="eager",
-            local_files_only=True, trust_remote_code=False, use_safetensors=True)
+            local_files_only=True, trust_remote_code=False, use_safetensors=True, **more)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{folder} cannot be loaded as a model: {str(error).splitlines()[0]}") from error
+    for module in model.modules() if quantized else ():
+        # On AVX512-BF16 processors bitsandbytes 0.50 repacks 4-bit weights at the first forward in evaluation mode: training
+        # after it drops gradients silently, and saving after it writes garbage.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model.eval()
 
 
-def chain(source: Source) -> tuple[Source, list[Source]]:
+def _bitsandbytes(torch: Any, transformers: Any, quantized: str) -> Any:
+    require("bitsandbytes", "qlora")
+    if quantized == "int8":
+        return transformers.BitsAndBytesConfig(load_in_8bit=True)
+    half = torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                                           bnb_4bit_compute_dtype=half if torch.cuda.is_available() else torch.float32)
+
+
+def is_adapter(source: Source) -> bool:
+    """Whether a reference is an adapter: an artifact, or a plain PEFT folder."""
+    return source.kind == "adapter" or (source.path is not None and (source.path / "adapter_config.json").exists())
+
+
+def adapter_config(source: Source) -> dict[str, Any]:
+    """What an adapter's adapter_config.json says."""
+    try:
+        return json.loads((source.path / "adapter_config.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{source.reference} has no readable adapter_config.json") from error
+
+
+def refuse_unmergeable(adapters: list[Source]) -> None:
+    """Raise a ConfigError for an adapter that does not fold into weights, before any are loaded."""
+    for adapter in adapters:
+        if (kind := adapter_config(adapter).get("peft_type")) not in _MERGED:
+            raise ConfigError(f"{adapter.reference} is a {kind} adapter: it adds to what the model computes and cannot be folded into its "
+                              "weights, so neither merge, quantize nor further training can start from it; chat and serve take it as it is")
+
+
+def chain(source: Source, base: str = "") -> tuple[Source, list[Source]]:
     """The full model under a reference, and the adapters on it, first to last.
 
+    Args:
+        source: an adapter or a model.
+        base: where the model under the lowest adapter lies now, if not where that adapter says.
+
     Raises:
-        ArtifactError: an adapter's base is gone or is another one now.
+        ArtifactError: an adapter's base is gone or is another one now, or cannot be told.
     """
     adapters: list[Source] = []
-    while source.kind == "adapter":
+    while is_adapter(source):
         adapters.insert(0, source)
-        resolved = source.manifest["resolved"]
-        location = resolved["base"]
-        base = references.resolve(location if resolved["base_kind"] == "base" else str((source.path / location).resolve()))
-        if base.digest != resolved["base_digest"]:
-            raise ArtifactError(f"{source.reference} was trained on another {location}: its digest has changed")
-        source = base
+        source = _base_of(source, base)
     return source, adapters
 
 
-def load_chain(source: Source, scratch: Path, dtype: str = "float32") -> tuple[Any, Path]:
+def _base_of(adapter: Source, base: str) -> Source:
+    if adapter.kind != "adapter":                           # a plain PEFT folder: it knows a place, no digest
+        location = str(adapter_config(adapter).get("base_model_name_or_path") or "")
+        path = (adapter.path / location).resolve()
+        if not base and not (location and (path / "config.json").exists()):
+            raise ArtifactError(f"{adapter.reference} says that its base is {location!r}, and no model lies there; "
+                                "say where it is with --base")
+        return references.resolve(base or str(path))
+    resolved = adapter.manifest["resolved"]
+    location = resolved["base"]
+    inside = location if resolved["base_kind"] == "base" else str((adapter.path / location).resolve())
+    found = references.resolve(base if base and resolved["base_kind"] != "adapter" else inside)
+    if found.digest != resolved["base_digest"]:
+        raise ArtifactError(f"{adapter.reference} was trained on another {location}: its digest has changed")
+    return found
+
+
+def load_chain(source: Source, scratch: Path, dtype: str = "float32", quantized: str = "", base: str = "") -> tuple[Any, Path]:
     """The model under a reference with its adapters applied, and the folder of its tokenizer.
 
-    Adapters are merged into the weights in memory, in the order in which they were trained.
+    Adapters are merged into the weights in memory, in the order in which they were trained, before those are quantized.
+
+    Args:
+        source: a resolved model reference.
+        scratch: an empty folder for what has to be written on the way.
+        dtype, quantized: of load_model.
+        base: of chain.
     """
-    base, adapters = chain(source)
-    folder = materialise(base, scratch)
-    model = load_model(folder, dtype)
+    root, adapters = chain(source, base)
+    refuse_unmergeable(adapters[:-1])
+    folder = materialise(root, scratch)
+    model = load_model(folder, dtype, "" if adapters else quantized)
     for adapter in adapters:
-        peft = require("peft", "train")
-        model = peft.PeftModel.from_pretrained(model, str(adapter.path), is_trainable=False).merge_and_unload()
+        model = _apply(model, adapter)
+    if adapters and quantized:
+        model.save_pretrained(scratch / "merged")
+        model = load_model(scratch / "merged", dtype, quantized)
     return model.eval(), folder
 
 
-def open_encoder(source: Source, scratch: Path, template: str = "", chat: bool = True) -> tuple[ChatEncoder, Path]:
+def _apply(model: Any, adapter: Source) -> Any:
+    config = adapter_config(adapter)
+    if config["peft_type"] not in _MERGED:
+        from zhtune.models import attached
+        if config["peft_type"] not in attached.PARTS:
+            raise ConfigError(f"{adapter.reference} is a {config['peft_type']} adapter, which zhtune does not read")
+        return attached.load_attached(model, adapter.path, config)
+    peft = require("peft", "train")
+    targets = config.get("target_modules") or []
+    if model.config.tie_word_embeddings and {"embed_tokens", "word_embeddings", "lm_head"} & set(targets if isinstance(targets, list) else []):
+        raise ConfigError(f"{adapter.reference} adapts one of two tied embeddings by LoRA: merged, it would change the other one too")
+    try:
+        return peft.PeftModel.from_pretrained(model, str(adapter.path), is_trainable=False).merge_and_unload()
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise ArtifactError(f"{adapter.reference} does not fit its base: {str(error).splitlines()[0]}") from error
+
+
+def open_encoder(source: Source, scratch: Path, template: str = "", chat: bool = True, base: str = "") -> tuple[ChatEncoder, Path]:
     """The encoder of a model or a chain of adapters, and the model's folder: everything about texts, before weights are loaded.
 
     Args:
         source: a resolved model reference.
         scratch: as for `materialise`.
         template, chat: as for ChatEncoder.
+        base: as for chain.
     """
-    base, adapters = chain(source)
-    folder = materialise(base, scratch)
+    root, adapters = chain(source, base)
+    folder = materialise(root, scratch)
     return ChatEncoder(folder, template, [adapter.path for adapter in adapters], chat), folder
 
 

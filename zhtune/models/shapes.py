@@ -1,4 +1,4 @@
-"""Random-weight models of named shapes (`new:NAME`): for training from scratch and for tests. LLaMA and ChatGLM-6B.
+"""Random-weight models of named shapes (`new:NAME`): for training from scratch and for tests.
 
 Their tokenizer knows the 256 bytes and the chat marks, nothing else: `zhtune extend` gives it a vocabulary.
 """
@@ -12,14 +12,17 @@ from typing import Any
 from zhtune.errors import ConfigError, require
 from zhtune.templates.encode import named_template
 
+# family -> its classes in transformers, LlamaConfig and LlamaForCausalLM
+_CLASSES = {"llama": "Llama", "bloom": "Bloom", "gemma": "Gemma", "glm": "Glm", "glm4": "Glm4", "mistral": "Mistral", "qwen2": "Qwen2",
+            "qwen3": "Qwen3"}
 # name, which begins with the family -> hidden size, MLP size, layers, heads, key-value heads, context
 SHAPES = {
     "chatglm-tiny": (64, 256, 2, 4, 4, 512),
-    "llama-tiny": (64, 128, 2, 4, 2, 512),
+    **{f"{family}-tiny": (64, 128, 2, 4, 2, 512) for family in _CLASSES},
     "llama-15m": (288, 768, 6, 6, 6, 1024),
     "llama-110m": (768, 2048, 12, 12, 12, 1024),
 }
-# Family -> special tokens, the first one pads, and the last one ends a turn.
+# Kind of tokenizer -> special tokens, the first one pads, and the last one ends a turn.
 SPECIAL_OF = {"llama": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"], "chatglm": ["<pad>", "[MASK]", "[gMASK]", "<sop>", "<eop>"]}
 SPECIAL = SPECIAL_OF["llama"]
 _TEMPLATE = {"llama": "chatml", "chatglm": "chatglm"}
@@ -34,19 +37,24 @@ def write_shape(name: str, folder: Path, seed: int = 0) -> None:
     if name not in SHAPES:
         raise ConfigError(f"no shape {name!r}; there are: {', '.join(f'new:{n}' for n in SHAPES)}")
     torch = require("torch", "train")
-    family = name.partition("-")[0]
-    write_byte_tokenizer(folder, family)
+    own = name.startswith("chatglm")                        # a class of zhtune's
+    write_byte_tokenizer(folder, "chatglm" if own else "llama")
     torch.manual_seed(seed)
-    {"llama": _llama, "chatglm": _chatglm}[family](name).save_pretrained(folder)
+    (_chatglm(name) if own else _by_transformers(name)).save_pretrained(folder)
 
 
-def _llama(name: str) -> Any:
+def _by_transformers(name: str) -> Any:
     transformers = require("transformers", "train")
     hidden, mlp, layers, heads, kv_heads, context = SHAPES[name]
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(
-        vocab_size=256 + len(SPECIAL), hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers, num_attention_heads=heads,
-        num_key_value_heads=kv_heads, max_position_embeddings=context, tie_word_embeddings=True, bos_token_id=None,
-        eos_token_id=SPECIAL.index("<|im_end|>"), pad_token_id=SPECIAL.index("<|endoftext|>")))
+    family = name.partition("-")[0]
+    # BLOOM has no fields for the MLP (four times the width), key-value heads and context
+    grouped = {} if family == "bloom" else {"intermediate_size": mlp, "num_key_value_heads": kv_heads, "max_position_embeddings": context,
+                                            "head_dim": hidden // heads}
+    config = getattr(transformers, f"{_CLASSES[family]}Config")(
+        vocab_size=256 + len(SPECIAL), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, **grouped,
+        tie_word_embeddings=family not in ("glm", "glm4", "qwen3"), bos_token_id=None, eos_token_id=SPECIAL.index("<|im_end|>"),
+        pad_token_id=SPECIAL.index("<|endoftext|>"))
+    return getattr(transformers, f"{_CLASSES[family]}ForCausalLM")(config)
 
 
 def _chatglm(name: str) -> Any:

@@ -1,7 +1,8 @@
-"""Original ChatGLM checkpoint -> a model folder that loads without the code that came with it."""
+"""A checkpoint that only its own code reads -> a model folder that loads without it: ChatGLM, Baichuan, InternLM."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +14,11 @@ from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.errors import ConfigError
 from zhtune.log import logger
+from zhtune.models.to_llama import LLAMA_LIKE, llama_config, llama_tensors
 from zhtune.records import write_json
 from zhtune.templates.encode import named_template
 from zhtune.tokenizers.glm import chatglm6b_definition, chatglm_definition, complete_chatglm6b
-from zhtune.tokenizers.load import read_object
+from zhtune.tokenizers.load import read_object, read_tokenizer
 from zhtune.tokenizers.ranks import find_ranks, ranks_definition, read_ranks
 from zhtune.tokenizers.spm import read_spm
 
@@ -28,7 +30,10 @@ _TOKENS = {"chatglm": ("<pad>", ["<eop>"]), "chatglm2": ("<unk>", ["</s>"]), "ch
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertConfig(StageConfig):
-    """Convert a published ChatGLM-6B, ChatGLM2-6B, ChatGLM3-6B or GLM-4-9B (.bin or safetensors, also its int8 and int4)."""
+    """Convert a published ChatGLM-6B, ChatGLM2-6B, ChatGLM3-6B or GLM-4-9B (.bin or safetensors, also its int8 and int4).
+
+    Baichuan-7B, Baichuan2-7B, InternLM and InternLM2 become LLaMA folders.
+    """
 
     model: str
     """Folder of the published files"""
@@ -51,6 +56,9 @@ def _write(work: Work, config: ConvertConfig) -> None:
     from zhtune.models.chatglm.originals import generation_of, native_config, native_tensors
     from zhtune.models.load import quiet_libraries
     source = work.sources["model"]
+    if (source.path / "config.json").exists() and read_object(source.path / "config.json").get("model_type") in LLAMA_LIKE:
+        _write_llama(work, source.path)
+        return
     generation = generation_of(source.path, config.generation)
     published = read_object(source.path / "config.json")
     quiet_libraries()
@@ -69,6 +77,24 @@ def _write(work: Work, config: ConvertConfig) -> None:
     native.dtype = max(types, key=types.__getitem__)
     native.save_pretrained(work.path)
     work.resolved |= {"generation": generation, "quantization_bit": bits, "base_digest": source.digest}
+    work.metrics |= {"parameters": sum(types.values()), "megabytes": round(size / 1e6, 2)}
+
+
+def _write_llama(work: Work, source: Path) -> None:
+    """Weights and config under LLaMA's names; the tokenizer's files, whose tokenizer.json is made of tokenizer.model."""
+    from zhtune.models.chatglm.checkpoint import Checkpoint, write_shards
+    published, settings = read_object(source / "config.json"), read_object(source / "tokenizer_config.json")
+    native, checkpoint = llama_config(published), Checkpoint(source)
+    types: dict[str, int] = {}
+    pairs = (pair for name in sorted(checkpoint.names) for pair in llama_tensors(published, name, checkpoint.read(name)))
+    size = write_shards(_counted(pairs, types), work.path)
+    (work.path / "tokenizer.json").write_bytes(orjson.dumps(read_tokenizer(source).definition))
+    for name in ("tokenizer.model", "generation_config.json", "chat_template.jinja"):
+        if (source / name).exists():
+            shutil.copyfile(source / name, work.path / name)
+    kept = {key: value for key, value in settings.items() if key not in ("auto_map", "added_tokens_decoder")}
+    write_json(work.path / "tokenizer_config.json", {**kept, "tokenizer_class": "PreTrainedTokenizerFast"})
+    write_json(work.path / "config.json", {**native, "dtype": max(types, key=types.__getitem__)})
     work.metrics |= {"parameters": sum(types.values()), "megabytes": round(size / 1e6, 2)}
 
 

@@ -19,7 +19,7 @@ from zhtune.references import MODEL_KINDS
 from zhtune.templates.encode import ChatEncoder
 from zhtune.tokenizers.load import read_object
 from zhtune.train import mixing
-from zhtune.train.adapter import Lora
+from zhtune.train.adapter import Lora, Tuning
 from zhtune.train.schedule import Launch, Schedule, Validation
 
 STAGE = Stage("dpo", version=2, kind="adapter", inputs={"model": MODEL_KINDS, "preferences": ("preferences", "file")})
@@ -29,7 +29,7 @@ _ANSWERED = 8                                               # prompts that are a
 
 @dataclass(frozen=True, kw_only=True)
 class DpoConfig(StageConfig):
-    """Direct preference optimisation with LoRA; the model without the adapter is the reference."""
+    """Direct preference optimisation; the model without the adapter is the reference, so the adapter must begin by changing nothing."""
 
     neutral: ClassVar[tuple[str, ...]] = ("launch",)
 
@@ -37,8 +37,12 @@ class DpoConfig(StageConfig):
     """The model to train"""
     preferences: str
     """Preferences: an artifact or a JSON Lines file of {"prompt": […], "chosen": […], "rejected": […]}"""
+    method: Literal["lora", "qlora", "ia3"] = "lora"
+    """The adapter; a fresh prefix or prompt changes answers before it has learnt anything, and cannot be one"""
     lora: Lora = field(default_factory=Lora)
-    """Low-rank adaptation"""
+    """Low-rank adaptation (lora, qlora)"""
+    tuning: Tuning = field(default_factory=Tuning)
+    """How the base is held"""
     schedule: Schedule = field(default_factory=lambda: Schedule(learning_rate=5e-5, batch_size=8))
     """Learning rate, batch size, epochs"""
     loss: Literal["sigmoid", "ipo", "hinge", "kto"] = "sigmoid"
@@ -81,17 +85,18 @@ def _write(work: Work, config: DpoConfig) -> None:
     from zhtune.train import finetune, preference, trainer
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
         encoder, folder = open_encoder(work.sources["model"], Path(scratch), config.template)
+        quantized = finetune.check(work.sources["model"], folder, config.method, config.lora, config.tuning)
         require_context(read_object(folder / "config.json"), "--max_length", config.max_length)
         pairs, held = _encode(work, config, encoder)
-        model, _ = load_chain(work.sources["model"], Path(scratch))
-        model = finetune.prepare(model, "lora", config.lora, config.seed, folder)
+        model, _ = load_chain(work.sources["model"], Path(scratch), quantized=quantized)
+        model = finetune.prepare(model, config.method, config.lora, config.tuning, config.seed, folder)
         shown = (held or pairs)[:_COMPARED]
         before = _look(model, shown, encoder)
         figures = preference.train_pairs(
             model, folder, pairs, preference.Objective(config.loss, config.beta, config.label_smoothing, config.reference_free),
             trainer.Run(config.schedule, work.checkpoints, config.seed, config.launch, work.path / "logs", held, config.validation.patience))
         after = _look(model, shown, encoder)
-        finetune.save(work, model, "lora", Path(config.out), work.sources["model"], folder, figures["weights"])
+        finetune.save(work, model, config.method, Path(config.out), work.sources["model"], folder, figures["weights"])
         save_template(encoder, folder, work.path)
     finetune.report_training(work, "dpo", figures)
     work.report["rewards"] = figures["rewards"]

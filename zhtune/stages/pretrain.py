@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
@@ -21,7 +21,7 @@ from zhtune.models.load import load_chain, open_encoder, save_template
 from zhtune.references import MODEL_KINDS
 from zhtune.templates.encode import ChatEncoder
 from zhtune.tokenizers.load import read_object
-from zhtune.train.adapter import Lora
+from zhtune.train.adapter import Lora, Method, Tuning, prompt_length
 from zhtune.train.samples import Sample
 from zhtune.train.schedule import Launch, Schedule
 
@@ -47,10 +47,12 @@ class PretrainConfig(StageConfig):
     """Share of the training blocks that are replay"""
     general: str = ""
     """A corpus of general text: bits per character on its held-out documents before and after say what was forgotten"""
-    method: Literal["full", "lora"] = "full"
-    """full trains every weight and writes a model, lora writes an adapter"""
+    method: Method = "full"
+    """full trains every weight and freeze the last layers, and they write a model; the others write an adapter"""
     lora: Lora = field(default_factory=Lora)
-    """Low-rank adaptation"""
+    """Low-rank adaptation (lora, qlora)"""
+    tuning: Tuning = field(default_factory=Tuning)
+    """The other methods, and how the base is held"""
     schedule: Schedule = field(default_factory=lambda: Schedule(batch_size=4))
     """Learning rate, batch size, epochs"""
     block: int = 256
@@ -89,13 +91,15 @@ def _write(work: Work, config: PretrainConfig) -> None:
     from zhtune.train import finetune
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
         encoder, folder = open_encoder(work.sources["model"], Path(scratch), chat=False)
-        require_context(read_object(folder / "config.json"), "--block", config.block)
-        model, _ = load_chain(work.sources["model"], Path(scratch))
+        quantized = finetune.check(work.sources["model"], folder, config.method, config.lora, config.tuning)
+        taken = prompt_length(config.method, config.tuning)
+        require_context(read_object(folder / "config.json"), "--block with the prompt" if taken else "--block", config.block + taken)
+        model, _ = load_chain(work.sources["model"], Path(scratch), quantized=quantized)
         samples = _samples(work, config, model.config.vocab_size)
         texts = {name: _texts(work, config, source) for name, source in (("", "corpus"), ("general_", "general")) if getattr(config, source)}
         _measure(work, model, encoder, texts, "before")
         rows = finetune.new_rows(folder)
-        if rows and config.method == "lora" and not config.lora.new_rows:
+        if rows and config.method in ("lora", "qlora") and not config.lora.new_rows:
             logger.warning("pretrain: the model has %d new tokens, whose rows stay as they were made; train them with --lora.new_rows true",
                            len(rows))
         rows = rows if config.method == "full" else None
@@ -104,7 +108,7 @@ def _write(work: Work, config: PretrainConfig) -> None:
         if first:
             logger.info("pretrain: rows %d to %d first", rows.start, rows.stop - 1)
             losses += _phase(work, config, model, folder, samples[:first], "rows", rows, None)["losses"]
-        model = finetune.prepare(model, config.method, config.lora, config.seed, folder)
+        model = finetune.prepare(model, config.method, config.lora, config.tuning, config.seed, folder)
         figures = _phase(work, config, model, folder, samples[first:], "all", None, _meter(encoder, texts))
         shift = losses[-1][0] if losses else 0
         figures["losses"] = losses + [[step + shift, loss] for step, loss in figures["losses"]]

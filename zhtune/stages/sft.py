@@ -20,18 +20,19 @@ from zhtune.references import MODEL_KINDS, Source
 from zhtune.templates.encode import ChatEncoder, answered, with_tools
 from zhtune.tokenizers.load import read_object
 from zhtune.train import mixing
-from zhtune.train.adapter import Lora
+from zhtune.train.adapter import Lora, Method, Tuning, prompt_length
 from zhtune.train.cutting import cut
 from zhtune.train.samples import Sample, pack
 from zhtune.train.schedule import Launch, Schedule, Validation
 
 STAGE = Stage("sft", version=2, kind="adapter",
-              inputs={"model": MODEL_KINDS, "records": ("records", "file"), "validation_records": ("records", "file")})
+              inputs={"model": MODEL_KINDS, "records": ("records", "file"), "validation_records": ("records", "file"),
+                      "start": ("adapter", "file")})
 
 
 @dataclass(frozen=True, kw_only=True)
 class SftConfig(StageConfig):
-    """Supervised fine-tuning on conversations, full or LoRA."""
+    """Supervised fine-tuning on conversations, in full or by an adapter."""
 
     neutral: ClassVar[tuple[str, ...]] = ("launch",)
 
@@ -43,10 +44,14 @@ class SftConfig(StageConfig):
     """How often each source is seen in an epoch (2: twice, 0.5: a seeded half); all once if empty"""
     validation_records: str = ""
     """Records to validate on; records that ask what training asks are left out of them"""
-    method: Literal["full", "lora"] = "lora"
-    """full trains every weight and writes a model, lora writes an adapter"""
+    method: Method = "lora"
+    """full trains every weight and freeze the last layers, and they write a model; the others write an adapter"""
     lora: Lora = field(default_factory=Lora)
-    """Low-rank adaptation"""
+    """Low-rank adaptation (lora, qlora)"""
+    tuning: Tuning = field(default_factory=Tuning)
+    """The other methods, and how the base is held"""
+    start: str = ""
+    """A prefix to begin with: an adapter, or a checkpoint of THUDM's P-tuning v2"""
     schedule: Schedule = field(default_factory=Schedule)
     """Learning rate, batch size, epochs"""
     validation: Validation = field(default_factory=Validation)
@@ -74,6 +79,8 @@ class SftConfig(StageConfig):
             raise ConfigError(f"--weights needs one number above 0 for each of the {sources} --records, found {self.weights}")
         if self.validation_records and self.validation.share:
             raise ConfigError("--validation_records and --validation.share exclude each other")
+        if self.start and self.method != "p-tuning-v2":
+            raise ConfigError(f"--start is a prefix for --method p-tuning-v2, not for {self.method}")
 
 
 def sft(config: SftConfig) -> Artifact:
@@ -91,7 +98,9 @@ def _write(work: Work, config: SftConfig) -> None:
     from zhtune.train import finetune, trainer
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
         encoder, folder = open_encoder(work.sources["model"], Path(scratch), config.template)
-        require_context(read_object(folder / "config.json"), "--max_length", config.max_length)
+        quantized = finetune.check(work.sources["model"], folder, config.method, config.lora, config.tuning)
+        taken = prompt_length(config.method, config.tuning)
+        require_context(read_object(folder / "config.json"), "--max_length with the prompt" if taken else "--max_length", config.max_length + taken)
         samples, held = divide(work, config, encoder)
         if config.packing:
             samples = pack(samples, config.max_length)
@@ -100,8 +109,8 @@ def _write(work: Work, config: SftConfig) -> None:
             work.kind = "records"
             write_jsonl(work.path / "samples.jsonl", (s.row() for s in samples))
             return
-        model, _ = load_chain(work.sources["model"], Path(scratch))
-        model = finetune.prepare(model, config.method, config.lora, config.seed, folder)
+        model, _ = load_chain(work.sources["model"], Path(scratch), quantized=quantized)
+        model = finetune.prepare(model, config.method, config.lora, config.tuning, config.seed, folder, work.sources.get("start"))
         figures = trainer.train(model, folder, samples, trainer.Run(
             config.schedule, work.checkpoints, config.seed, config.launch, work.path / "logs", held, config.validation.patience,
             neftune=config.neftune))

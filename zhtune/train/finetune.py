@@ -8,31 +8,49 @@ from typing import Any
 
 from zhtune.building import Work
 from zhtune.errors import ConfigError
-from zhtune.models.load import copy_tokenizer
+from zhtune.models.families import family_of, refuse
+from zhtune.models.load import chain, copy_tokenizer, refuse_unmergeable
 from zhtune.records import write_jsonl
 from zhtune.references import Source
-from zhtune.train.adapter import Lora, add_lora, save_adapter
+from zhtune.train.adapter import WHOLE, Lora, Method, Tuning, adapt, last_layers, quantization, save_adapter
 from zhtune.train.report import write_page
 from zhtune.train.samples import Sample
 
 SHOWN = 100                                                 # samples kept beside every trained model
 
 
-def prepare(model: Any, method: str, lora: Lora, seed: int, folder: Path) -> Any:
-    """The model to train: itself for "full", a PeftModel around it for "lora".
+def check(source: Source, folder: Path, method: Method, lora: Lora, tuning: Tuning) -> str:
+    """Refuse every combination that cannot be, before weights are loaded; returns how the base is to be held (load_model's `quantized`).
+
+    Args:
+        source: the model, or a chain of adapters that merge.
+        folder: the model's, or the one its chain of adapters stands on.
+        method, lora, tuning: of train/adapter.py.
+
+    Raises:
+        ConfigError: what the family, the adapter under it or a quantized base cannot do; new rows that are not there.
+    """
+    quantized = quantization(method, tuning)
+    refuse_unmergeable(chain(source)[1])
+    refuse(family_of(folder), method)
+    if lora.new_rows and method in ("lora", "qlora") and new_rows(folder) is None:
+        raise ConfigError("--lora.new_rows: the model was not extended by zhtune (it has no extension.json): there are no new rows")
+    return quantized
+
+
+def prepare(model: Any, method: Method, lora: Lora, tuning: Tuning, seed: int, folder: Path, start: Source | None = None) -> Any:
+    """The model to train: itself for "full" and "freeze", else a wrapper around it with the adapter.
 
     Args:
         folder: the model's, or the one its chain of adapters stands on.
-
-    Raises:
-        ConfigError: new rows are to be trained and the model has none.
+        start: a prefix to begin with, of zhtune or as THUDM published it (p-tuning-v2).
     """
     if method == "full":
         return model.requires_grad_(True)
-    rows = new_rows(folder)
-    if lora.new_rows and rows is None:
-        raise ConfigError("--lora.new_rows: the model was not extended by zhtune (it has no extension.json): there are no new rows")
-    return add_lora(model, lora, seed, rows if lora.new_rows else None)
+    if method == "freeze":
+        return last_layers(model, tuning.layers)
+    return adapt(model, family_of(folder), method, lora, tuning, seed, new_rows(folder) if lora.new_rows else None,
+                 start.path if start else None)
 
 
 def new_rows(folder: Path) -> range | None:
@@ -43,7 +61,7 @@ def new_rows(folder: Path) -> range | None:
     return range(first, last + 1)
 
 
-def save(work: Work, model: Any, method: str, out: Path, base: Source, folder: Path, weights: dict[str, Any] | None = None) -> None:
+def save(work: Work, model: Any, method: Method, out: Path, base: Source, folder: Path, weights: dict[str, Any] | None = None) -> None:
     """Write the trained model (kind "model") or adapter (kind "adapter") into the work folder.
 
     Args:
@@ -51,7 +69,7 @@ def save(work: Work, model: Any, method: str, out: Path, base: Source, folder: P
     """
     if not work.leads:
         return
-    if method == "lora":
+    if method not in WHOLE:
         work.kind = "adapter"
         work.resolved |= save_adapter(model, work.path, out, base, weights)
         return

@@ -18,7 +18,7 @@ from zhtune.errors import ConfigError
 from zhtune.train import parallel
 from zhtune.train.loss import answer_loss
 from zhtune.train.samples import IGNORED, order
-from zhtune.train.trainer import Run, announce, arguments, causal_of, fit, tokenizer_of
+from zhtune.train.trainer import Run, announce, arguments, causal_of, fit, own_types, tokenizer_of
 
 COLLAPSE = -0.5                                             # nats a token: each token of a chosen answer 40 % less likely than before
 
@@ -69,8 +69,10 @@ def train_pairs(model: Any, tokenizer_folder: Path, pairs: list[Pair], objective
         more |= {"loss_type": ["robust"], "label_smoothing": objective.label_smoothing}
     if objective.reference_free:
         more["precompute_ref_log_probs"] = True
-    trainer = kind(model=model, args=arguments(KTOConfig if kto else DPOConfig, run, len(data), more, model), train_dataset=data,
-                   eval_dataset=held if run.validation else None, processing_class=tokenizer_of(tokenizer_folder))
+    args = arguments(KTOConfig if kto else DPOConfig, run, len(data), more, model)
+    with own_types(model):
+        trainer = kind(model=model, args=args, train_dataset=data, eval_dataset=held if run.validation else None,
+                       processing_class=tokenizer_of(tokenizer_folder))
     figures = fit(trainer, run, tokens, len(data))
     logged = [entry for entry in figures["history"] if "rewards/margins" in entry]
     names = [name for name in ("margins", "accuracies", "chosen", "rejected") if f"rewards/{name}" in logged[0]]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib.util
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,19 @@ def train(model: Any, tokenizer_folder: Path, samples: list[Sample], run: Run) -
     multiple = args.per_device_train_batch_size * parallel.world()
     measured = list(run.validation) or (samples[:1] if run.measure else [])     # Trainer wants data even where `measure` has its own
     held = dataset(measured, list(range(len(measured))), multiple) if measured else None
-    trainer = AnswerTrainer(model=model, args=args, train_dataset=dataset(samples, rows, multiple if parallel.world() > 1 else 1),
-                            eval_dataset=held, data_collator=collator, processing_class=tokenizer, measure=run.measure)
+    with own_types(model):
+        trainer = AnswerTrainer(model=model, args=args, train_dataset=dataset(samples, rows, multiple if parallel.world() > 1 else 1),
+                                eval_dataset=held, data_collator=collator, processing_class=tokenizer, measure=run.measure)
     return fit(trainer, run, tokens, len(rows)) | {"first_batch": batch}
+
+
+@contextmanager
+def own_types(model: Any) -> Iterator[None]:
+    """Undo what TRL's constructors do to adapters on a quantized base: they round them to bf16, which Turing cards have not."""
+    types = [(weight, weight.dtype) for weight in model.parameters() if weight.requires_grad]
+    yield
+    for weight, dtype in types:
+        weight.data = weight.data.to(dtype)
 
 
 def announce(model: Any, samples: int, tokens: int, schedule: Schedule, rows: int) -> None:
