@@ -12,6 +12,7 @@ from zhtune.errors import ConfigError
 from zhtune.train.samples import IGNORED
 
 _SAME = 1e-3                                                # log-probabilities that differ by less are the same computation
+_WAYS = "leave out --packing (sft) or give --isolate false (pretrain)"
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,13 @@ def require_isolation(model: Any) -> None:
     """
     ids = torch.arange(4, 14, device=model.device)[None]
     positions = torch.tensor([[*range(5), *range(5)]], device=model.device)
-    with torch.no_grad():
-        apart = model(input_ids=ids[:, 5:], position_ids=positions[:, 5:], use_cache=False).logits
-        together = model(input_ids=ids, position_ids=positions, use_cache=False).logits[:, -5:]
+    try:
+        with torch.no_grad():
+            apart = model(input_ids=ids[:, 5:], position_ids=positions[:, 5:], use_cache=False).logits
+            together = model(input_ids=ids, position_ids=positions, use_cache=False).logits[:, -5:]
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:  # ChatGLM-6B counts two positions a token
+        raise ConfigError(f"{model.config.model_type} takes no positions of packed documents ({error}); {_WAYS}") from error
     difference = (apart.float().log_softmax(-1) - together.float().log_softmax(-1)).abs().max().item()
     if not difference < _SAME:
         raise ConfigError(f"packed documents see each other in this model ({model.config.model_type}: log-probabilities differ by "
-                          f"{difference:.2g}); leave out --packing (sft) or give --isolate false (pretrain)")
+                          f"{difference:.2g}); {_WAYS}")
