@@ -20,9 +20,10 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
-from zhtune.models.engine import Sampling, open_engine
+from zhtune.models.engine import Sampling
 from zhtune.models.families import family_of
 from zhtune.models.load import load_chain, load_model
+from zhtune.models.open import open_engine
 from zhtune.models.prefix import Prefix, key_shape, published_tensors
 from zhtune.models.shapes import SHAPES, write_shape
 from zhtune.stages.merge import MergeConfig, merge
@@ -381,7 +382,7 @@ def test_merge_keeps_stop_tokens_of_a_plain_peft_folder(tmp_path: Path):
     assert json.loads((made.path / "config.json").read_text())["dtype"] == "bfloat16"
     for name in ("tokenizer.json", "tokenizer.model"):
         assert (made.path / name).read_bytes() == (tmp_path / "base" / name).read_bytes()
-    code = ("import sys; from zhtune import references; from zhtune.models.engine import Sampling, open_engine\n"
+    code = ("import sys; from zhtune import references; from zhtune.models.engine import Sampling; from zhtune.models.open import open_engine\n"
             "engine = open_engine(references.resolve(sys.argv[1])); print(sorted(engine.encoder.stop_ids))\n"
             "engine.generate([[{'role': 'user', 'content': '你好'}]], Sampling(max_tokens=4))")
     out = subprocess.run([sys.executable, "-c", code, str(made.path)], check=True, capture_output=True, text=True).stdout

@@ -17,8 +17,9 @@ from zhtune import references
 from zhtune.errors import ConfigError
 from zhtune.models.chatglm.configuration import ChatGLMConfig
 from zhtune.models.chatglm.modeling import ChatGLMForCausalLM, rotary_table, two_positions
-from zhtune.models.engine import Sampling, open_engine
+from zhtune.models.engine import Sampling
 from zhtune.models.load import load_model, materialise
+from zhtune.models.open import open_engine
 from zhtune.models.shapes import write_shape
 
 DATA = Path(__file__).parent / "data" / "chatglm"

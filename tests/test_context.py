@@ -115,7 +115,8 @@ def test_alibi_and_grouped_queries_answer_without_special_care(tmp_path):
     from transformers import BloomConfig, BloomForCausalLM
 
     from zhtune import references
-    from zhtune.models.engine import Sampling, open_engine
+    from zhtune.models.engine import Sampling
+    from zhtune.models.open import open_engine
     write_shape("llama-tiny", tmp_path)                     # four heads, two of keys and values: its tokenizer stays
     torch.manual_seed(0)
     BloomForCausalLM(BloomConfig(vocab_size=259, hidden_size=64, n_layer=2, n_head=4, bos_token_id=None, eos_token_id=2, pad_token_id=0)).save_pretrained(tmp_path)

@@ -23,8 +23,9 @@ from zhtune.models.chatglm.checkpoint import Checkpoint, dequantise, write_shard
 from zhtune.models.chatglm.configuration import ChatGLMConfig
 from zhtune.models.chatglm.modeling import ChatGLMForCausalLM
 from zhtune.models.chatglm.originals import generation_of, native_config, native_tensors
-from zhtune.models.engine import Sampling, open_engine
+from zhtune.models.engine import Sampling
 from zhtune.models.load import load_model
+from zhtune.models.open import open_engine
 from zhtune.stages.convert import ConvertConfig, convert
 from zhtune.tokenizers.spm import parse_spm
 

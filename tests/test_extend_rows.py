@@ -13,7 +13,8 @@ import pytest
 
 from zhtune import references
 from zhtune.errors import ConfigError, ZhtuneError
-from zhtune.models.engine import Sampling, open_engine
+from zhtune.models.engine import Sampling
+from zhtune.models.open import open_engine
 from zhtune.models.shapes import write_byte_tokenizer
 from zhtune.records import write_jsonl
 from zhtune.templates.encode import ChatEncoder

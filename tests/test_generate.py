@@ -13,7 +13,8 @@ from fake_engine import FakeEngine
 
 from zhtune import references
 from zhtune.errors import ConfigError, DataError, ZhtuneError
-from zhtune.models.engine import Reply, Sampling, Whole, open_engine
+from zhtune.models.engine import Reply, Sampling, Whole
+from zhtune.models.open import open_engine
 from zhtune.models.shapes import write_shape
 from zhtune.records import read_jsonl, write_jsonl
 from zhtune.stages.generate import GenerateConfig, generate

@@ -12,7 +12,8 @@ import pytest
 
 from zhtune import references
 from zhtune.errors import ArtifactError, ConfigError, DataError
-from zhtune.models.engine import Reply, Sampling, open_engine
+from zhtune.models.engine import Reply, Sampling
+from zhtune.models.open import open_engine
 from zhtune.models.shapes import write_byte_tokenizer
 from zhtune.stages.quantize import GateFailed, QuantizeConfig, check_tokens, quantize
 from zhtune.templates.encode import ChatEncoder

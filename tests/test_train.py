@@ -14,7 +14,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from zhtune import references
-from zhtune.models.engine import Sampling, open_engine
+from zhtune.models.engine import Sampling
+from zhtune.models.open import open_engine
 from zhtune.stages.dpo import DpoConfig, dpo
 from zhtune.stages.merge import MergeConfig, merge
 from zhtune.stages.sft import SftConfig, sft

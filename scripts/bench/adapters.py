@@ -22,8 +22,9 @@ import torch
 
 from zhtune import assets, references
 from zhtune.errors import ConfigError
-from zhtune.models.engine import Sampling, open_engine
+from zhtune.models.engine import Sampling
 from zhtune.models.load import copy_tokenizer, load_model
+from zhtune.models.open import open_engine
 from zhtune.models.shapes import SHAPES, write_shape
 from zhtune.records import read_jsonl, write_jsonl
 from zhtune.stages.sft import SftConfig, sft

@@ -6,13 +6,9 @@ training and every engine see the same ids. Streams yield whole characters: half
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
-
-from zhtune.errors import ConfigError
-from zhtune.references import Source
 
 Conversation = list[dict[str, Any]]
 
@@ -64,33 +60,6 @@ class Engine(Protocol):
         """Free what it holds; it answers no more."""
 
 
-def open_engine(source: Source, threads: int = 2, template: str = "", adapters: Mapping[str, Source] | None = None) -> Engine:
-    """The engine for a resolved reference: model, adapter, base, quantized artifact, .gguf file or endpoint.
-
-    Args:
-        source: what answers.
-        threads: of llama.cpp; torch takes its own from OMP_NUM_THREADS.
-        template: a chat template's name, for a model that has none.
-        adapters: by name, adapters on a model that are kept apart: each answer names the one it is by.
-
-    Raises:
-        ConfigError: nothing that answers, or not in this way.
-    """
-    gguf = source.kind == "quantized" or (source.path is not None and source.path.suffix == ".gguf")
-    if adapters and (gguf or source.kind == "endpoint"):
-        raise ConfigError(f"{source.reference} takes no adapters; give the model that they were trained on")
-    if template and source.kind == "endpoint":
-        raise ConfigError("an endpoint has its own chat template; leave out --template")
-    if source.kind == "endpoint":
-        from zhtune.models.endpoint import EndpointEngine
-        return EndpointEngine(source)
-    if gguf:
-        from zhtune.models.llamacpp import LlamaCppEngine
-        return LlamaCppEngine(source, threads, template=template)
-    from zhtune.models.generation import TransformersEngine
-    return TransformersEngine(source, template, adapters or {})
-
-
 def until_stop(text: str, stops: tuple[str, ...]) -> tuple[str, str, bool]:
     """Divide text into what may be shown, what must wait (it may begin a stop string), and whether one was found."""
     found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
@@ -102,17 +71,6 @@ def until_stop(text: str, stops: tuple[str, ...]) -> tuple[str, str, bool]:
 
 # Ends of a text that the next token may change: half a character, and marks whose width ChatGLM-6B tells from the next character.
 _UNSETTLED = ("\ufffd", ",", "!", ":", ";", "?")
-
-
-@contextmanager
-def answering(source: Source, threads: int = 2) -> Iterator[Callable[[list[Conversation], int, float, int], list[Reply]]]:
-    """An engine as the function that a local teacher is: (conversations, max_tokens, temperature, seed) -> replies."""
-    engine = open_engine(source, threads)
-    try:
-        yield lambda conversations, max_tokens, temperature, seed: engine.generate(
-            conversations, Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed))
-    finally:
-        engine.close()
 
 
 class Whole:

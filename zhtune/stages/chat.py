@@ -16,7 +16,8 @@ from typing import TextIO
 from zhtune import references
 from zhtune.errors import ConfigError, DataError
 from zhtune.log import logger
-from zhtune.models.engine import Conversation, Engine, Reply, Sampling, open_engine
+from zhtune.models.engine import Conversation, Engine, Reply, Sampling
+from zhtune.models.open import open_engine
 
 _CONTROL = dict.fromkeys([c for c in (*range(0x20), *range(0x7F, 0xA0)) if c not in b"\n\t"])    # escape sequences move cursors
 

@@ -13,7 +13,8 @@ from zhtune.corpus.read import read_texts
 from zhtune.errors import ConfigError, DataError
 from zhtune.evaluation import facts
 from zhtune.graph.graph import Graph
-from zhtune.models.engine import Engine, Sampling, open_engine
+from zhtune.models.engine import Engine, Sampling
+from zhtune.models.open import open_engine
 from zhtune.records import write_json, write_jsonl
 from zhtune.references import MODEL_KINDS
 from zhtune.synthesis.instruct import read_taught

@@ -13,7 +13,8 @@ from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.errors import ConfigError, DataError
-from zhtune.models.engine import Engine, Reply, Sampling, open_engine
+from zhtune.models.engine import Engine, Reply, Sampling
+from zhtune.models.open import open_engine
 from zhtune.records import check_messages, read_jsonl, write_jsonl
 from zhtune.references import MODEL_KINDS, Source
 from zhtune.synthesis.joblog import JobLog

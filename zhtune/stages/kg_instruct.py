@@ -15,7 +15,7 @@ from zhtune.config import StageConfig
 from zhtune.errors import ConfigError, DataError
 from zhtune.graph.graph import Graph, Triple
 from zhtune.log import logger
-from zhtune.models.engine import answering
+from zhtune.models.open import answering
 from zhtune.parallel import uncollected
 from zhtune.records import write_json, write_jsonl
 from zhtune.references import MODEL_KINDS, Source

@@ -98,7 +98,8 @@ def _swapped(work: Work, graph: Graph, heads: list[str], avoid: set[str], config
 
 def _sampled(work: Work, graph: Graph, heads: list[str], config: PreferConfig) -> list[dict[str, Any]]:
     """Pairs of a model's samples; its answers are logged, so a killed run goes on."""
-    from zhtune.models.engine import Sampling, open_engine
+    from zhtune.models.engine import Sampling
+    from zhtune.models.open import open_engine
     source = work.sources["model"]
     asked = questions(graph, heads, config.pairs, config.seed)
     jobs = [Job([{"role": "user", "content": item.text}], config.max_tokens, config.temperature, config.seed * config.samples + number, str(number))

@@ -15,7 +15,7 @@ from zhtune.corpus.filters import divide
 from zhtune.corpus.read import read_texts
 from zhtune.errors import ConfigError, DataError
 from zhtune.log import logger
-from zhtune.models.engine import answering
+from zhtune.models.open import answering
 from zhtune.records import write_jsonl
 from zhtune.references import MODEL_KINDS, Source
 from zhtune.synthesis import self_instruct as synthesis

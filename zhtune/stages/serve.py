@@ -57,7 +57,7 @@ def serve(config: ServeConfig) -> None:
     """
     require("fastapi", "serve")
     require("uvicorn", "serve")
-    from zhtune.models.engine import open_engine
+    from zhtune.models.open import open_engine
     from zhtune.serving.api import create_app
     source = references.resolve(config.model)
     with closing(bind(config.host, config.port)) as listener:    # before the model is loaded, which takes long

@@ -33,13 +33,13 @@ class Schedule:
     gradient_checkpointing: bool = False
     """Keep no activations between layers and compute them again: less memory, about a third more time"""
     checkpoints: int = 4
-    """How many checkpoints are written on the way; the last two, and the best, are kept until the stage ends"""
+    """How many checkpoints are written on the way, one at the end not counted; the last two, and the best, are kept until the stage ends"""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """bf16 or fp16 (autocast, float32 master weights; fp16 with loss scaling), fp32, or auto: what the card or processor has"""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.checkpoints < 1:
-            raise ConfigError("--schedule.epochs, --schedule.batch_size and --schedule.checkpoints must be at least 1")
+        if self.epochs < 1 or self.batch_size < 1 or self.checkpoints < 0:
+            raise ConfigError("--schedule.epochs and --schedule.batch_size must be at least 1, --schedule.checkpoints not negative")
         if self.micro_batch != "auto" and self.micro_batch and self.batch_size % self.micro_batch:
             raise ConfigError(f"--schedule.micro_batch {self.micro_batch} does not divide --schedule.batch_size {self.batch_size}")
 
