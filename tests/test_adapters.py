@@ -256,6 +256,38 @@ def test_impossible_settings_are_refused_in_words(fields: dict[str, Any], says: 
         SftConfig(model="x", records="y", out="z", start="w")
 
 
+@pytest.mark.parametrize(("family", "method", "says"), [
+    ("bloom", "lora", "packing of a bloom model: its ALiBi counts positions across the documents of a block; leave out --packing"),
+    ("chatglm", "lora", "packing of a chatglm-6b model: its mask and positions belong to one conversation"),
+    ("chatglm", "p-tuning", "p-tuning of a chatglm-6b model: it reads mask and positions from token ids"),
+    ("llama", "p-tuning", "p-tuning puts its prompt in front of a row, not of each document in it; leave out --packing")])
+def test_packing_and_prompts_are_refused_where_they_cannot_be(family: str, method: str, says: str, tmp_path: Path, talks: str):
+    with pytest.raises(ConfigError, match=says):
+        sft(SftConfig(model=f"new:{family}-tiny", records=talks, method=method, packing=True, max_length=96, out=str(tmp_path / "out")))
+
+
+def test_the_trainer_leaves_a_prefix_its_attention(monkeypatch: Any):
+    from zhtune.train.trainer import _set_attention
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    plain, model = fresh("llama"), adapted("llama", "p-tuning-v2")
+    _set_attention(plain)
+    _set_attention(model)
+    assert (plain.config._attn_implementation, model.config._attn_implementation) == ("sdpa", "zhtune_prefix")
+
+
+def test_memory_savers_packing_and_validation_with_a_prefix(tmp_path: Path, talks: str):
+    def run(name: str, rows: str = talks, **fields: Any) -> dict[str, Any]:
+        schedule = Schedule(**{"learning_rate": 3e-2, "epochs": 6, "batch_size": 3, "checkpoints": 3, "precision": "fp32", **fields.pop("schedule", {})})
+        made = sft(SftConfig(model="new:llama-tiny", records=rows, method="p-tuning-v2", out=str(tmp_path / name), schedule=schedule, max_length=96,
+                             tuning=Tuning(prefix=PrefixOptions(tokens=4, dropout=0.0)), **fields))
+        return json.loads((made.path / "report.json").read_text()) | {"path": made.path, "metrics": made.manifest["metrics"]}
+    whole = run("whole")                                     # three samples a step; packed they are two rows
+    for name, fields in {"saved": {"schedule": {"gradient_checkpointing": True, "micro_batch": 1}}, "packed": {"packing": True, "schedule": {"batch_size": 2}}}.items():
+        assert [loss for _, loss in run(name, **fields)["losses"]] == pytest.approx([loss for _, loss in whole["losses"]], rel=1e-4)
+    best = run("best", validation_records=talks_of(tmp_path / "v.jsonl", [("云？", "白")]))
+    assert best["metrics"]["best_validation_loss"] == min(loss for _, loss in best["validation"])
+
+
 def test_an_adapter_that_does_not_fit_says_so(tmp_path: Path):
     folder = saved(adapted("llama", "p-tuning-v2"), "llama", tmp_path / "adapter")
     config = json.loads((folder / "adapter_config.json").read_text())
@@ -270,12 +302,14 @@ def test_an_adapter_that_does_not_fit_says_so(tmp_path: Path):
         loaded(folder, tmp_path / "scratch")
 
 
-@pytest.fixture
-def talks(tmp_path: Path) -> str:
-    path = tmp_path / "talks.jsonl"
-    rows = [("一加一？", "二"), ("二加二？", "四"), ("天？", "蓝")]
+def talks_of(path: Path, rows: list[tuple[str, str]]) -> str:
     write_jsonl(path, ({"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in rows))
     return str(path)
+
+
+@pytest.fixture
+def talks(tmp_path: Path) -> str:
+    return talks_of(tmp_path / "talks.jsonl", [("一加一？", "二"), ("二加二？", "四"), ("天？", "蓝")])
 
 
 def test_a_prefix_trains_resumes_answers_and_can_be_switched_off_for_one_request(tmp_path: Path, talks: str, monkeypatch: Any):

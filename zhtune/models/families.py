@@ -76,7 +76,7 @@ def family(config: dict[str, Any]) -> Family:
     name = str(config.get("model_type", ""))
     unproven = "nobody has tried it on this family; take lora"
     return FAMILIES.get(name) or Family(name, "all-linear", refuses=dict.fromkeys(
-        ("p-tuning-v2", "p-tuning", "prompt-tuning", "ia3", "bottleneck", "packing"), unproven))
+        ("p-tuning-v2", "p-tuning", "prompt-tuning", "ia3", "bottleneck"), unproven))
 
 
 def family_of(folder: Path) -> Family:
@@ -84,7 +84,7 @@ def family_of(folder: Path) -> Family:
     return family(orjson.loads((folder / "config.json").read_bytes()))
 
 
-def refuse(found: Family, what: str) -> None:
-    """Raise a ConfigError if the family cannot do `what`: a training method, "packing" or "loading"."""
+def refuse(found: Family, what: str, way: str = "") -> None:
+    """Raise a ConfigError if the family cannot do `what` (a training method, "packing" or "loading"), with the way out."""
     if what in found.refuses:
-        raise ConfigError(f"{what} of a {found.name} model: {found.refuses[what]}")
+        raise ConfigError(f"{what} of a {found.name} model: {found.refuses[what]}" + f"; {way}" * bool(way))

@@ -12,27 +12,33 @@ from zhtune.models.families import family_of, refuse
 from zhtune.models.load import chain, copy_tokenizer, refuse_unmergeable
 from zhtune.records import write_jsonl
 from zhtune.references import Source
-from zhtune.train.adapter import WHOLE, Lora, Method, Tuning, adapt, last_layers, quantization, save_adapter
+from zhtune.train.adapter import WHOLE, Lora, Method, Tuning, adapt, last_layers, prompt_length, quantization, save_adapter
 from zhtune.train.report import write_page
 from zhtune.train.samples import Sample
 
 SHOWN = 100                                                 # samples kept beside every trained model
 
 
-def check(source: Source, folder: Path, method: Method, lora: Lora, tuning: Tuning) -> str:
+def check(source: Source, folder: Path, method: Method, lora: Lora, tuning: Tuning, unpack: str = "") -> str:
     """Refuse every combination that cannot be, before weights are loaded; returns how the base is to be held (load_model's `quantized`).
 
     Args:
         source: the model, or a chain of adapters that merge.
         folder: the model's, or the one its chain of adapters stands on.
         method, lora, tuning: of train/adapter.py.
+        unpack: how to do without packing, where rows are to hold several documents.
 
     Raises:
         ConfigError: what the family, the adapter under it or a quantized base cannot do; new rows that are not there.
     """
     quantized = quantization(method, tuning)
     refuse_unmergeable(chain(source)[1])
-    refuse(family_of(folder), method)
+    found = family_of(folder)
+    refuse(found, method)
+    if unpack:
+        refuse(found, "packing", unpack)
+    if unpack and prompt_length(method, tuning):
+        raise ConfigError(f"{method} puts its prompt in front of a row, not of each document in it; {unpack}")
     if lora.new_rows and method in ("lora", "qlora") and new_rows(folder) is None:
         raise ConfigError("--lora.new_rows: the model was not extended by zhtune (it has no extension.json): there are no new rows")
     return quantized

@@ -249,6 +249,8 @@ def _one_loss(model: Any, batch: dict[str, Any], args: Any) -> Any:
 
 def _set_attention(model: Any) -> None:
     causal, major = causal_of(model), torch.cuda.get_device_capability()[0]
+    if causal.config._attn_implementation != "eager":       # a prefix is an attention function of its own
+        return
     flash = major >= 8 and importlib.util.find_spec("flash_attn") is not None and causal._supports_flash_attn
     if flash or causal._supports_sdpa:
         causal.set_attn_implementation("flash_attention_2" if flash else "sdpa")
