@@ -122,6 +122,11 @@ def test_weights_of_one_corpus_and_the_command_line(tmp_path, model):
     assert config.corpus == ["a", "b"] and config.weights == [2, 1.5]
 
 
+@pytest.mark.parametrize(("given", "weights"), [(["2"], [2]), (["[2]"], [2]), (["[2, 3]"], [2, 3])])
+def test_one_value_of_a_list_is_a_list_of_one(given, weights):
+    assert parse(PackConfig, "pack", ["--corpus", "a", "--weights", *given, "--model", "m", "--out", "o"]).weights == weights
+
+
 def bpe(texts, split=True, **model):
     """A trained byte-level BPE with Qwen2's pattern (or GPT-2's)."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers

@@ -13,7 +13,7 @@ from argparse import ArgumentError
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_origin, get_type_hints
 
 import yaml
 
@@ -51,7 +51,7 @@ def parse(config_class: type[Config], verb: str, argv: list[str]) -> Config:
     Raises:
         ConfigError: an unknown field, a value of the wrong type, a required field that is missing.
     """
-    return _make(config_class, verb, lambda parser: parser.parse_args(_join_lists(argv)))
+    return _make(config_class, verb, lambda parser: parser.parse_args(_join_lists(argv, _lists(config_class))))
 
 
 def from_mapping(config_class: type[Config], verb: str, values: dict[str, Any]) -> Config:
@@ -75,8 +75,14 @@ def _make(config_class: type[Config], verb: str, read: Callable[[Any], Any]) -> 
     return config_class(**values)
 
 
-def _join_lists(argv: list[str]) -> list[str]:
-    """`--input a b` becomes `--input ["a","b"]`, a flag without a value `--flag true`, `--dry-run` `--dry_run`: jsonargparse's own forms."""
+def _lists(config_class: type) -> set[str]:
+    """Flags of the fields that hold nothing but a list."""
+    return {f"--{name}" for name, kind in get_type_hints(config_class).items() if get_origin(kind) is list}
+
+
+def _join_lists(argv: list[str], lists: set[str]) -> list[str]:
+    """`--input a b` becomes `--input ["a","b"]`, a flag without a value `--flag true`, `--dry-run` `--dry_run`: jsonargparse's own forms.
+    One value of a flag in `lists` is a list of one, unless it is written as a list."""
     joined: list[str] = []
     flag, values = "", []
     for token in [*argv, "--"]:
@@ -86,7 +92,8 @@ def _join_lists(argv: list[str]) -> list[str]:
         if flag in ("--help", "--print_config") or "=" in flag or not flag:
             joined += [flag, *values] if flag else values
         else:
-            joined += [flag, json.dumps(values, ensure_ascii=False) if len(values) > 1 else values[0] if values else "true"]
+            several = len(values) > 1 or (flag in lists and bool(values) and not values[0].startswith("["))
+            joined += [flag, json.dumps(values, ensure_ascii=False) if several else values[0] if values else "true"]
         flag, values = re.sub(r"^--[\w-]+", lambda name: "--" + name[0][2:].replace("-", "_"), token), []
     return joined
 
