@@ -156,6 +156,17 @@ def test_a_folder_that_is_no_artifact_is_left_alone(config, tmp_path):
     assert (tmp_path / "o" / "mine.txt").read_text() == "precious"
 
 
+def test_a_refusal_before_anything_is_made_leaves_no_folder_behind(config, tmp_path):
+    def refuse(work):
+        raise ConfigError("no")
+    with pytest.raises(ConfigError, match="no"):
+        build(STAGE, config, refuse)
+    assert not (tmp_path / "o.partial").exists()
+    with pytest.raises(ConfigError):
+        toy(config, fail=ConfigError("late"))               # what is made already stays to be looked at
+    assert (tmp_path / "o.partial" / "data.txt").read_text() == "a"
+
+
 def test_a_full_disk_is_one_line_and_nothing_is_finished(tmp_path):
     (tmp_path / "in").mkdir()
     for i in range(300):

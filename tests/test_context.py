@@ -6,6 +6,7 @@ import math
 import pytest
 
 from zhtune.errors import ConfigError, DataError
+from zhtune.models import bits
 from zhtune.models.context import context_of, require_context, scaled
 from zhtune.models.shapes import write_shape
 
@@ -124,3 +125,9 @@ def test_alibi_and_grouped_queries_answer_without_special_care(tmp_path):
         asked = [[{"role": "user", "content": text}] for text in ("短", "长一点的问题？", "a" * 40)]
         together = engine.generate(asked, Sampling(max_tokens=16))
         assert engine.context == 2048 and together == [engine.generate([messages], Sampling(max_tokens=16))[0] for messages in asked]
+
+
+def test_windows_are_cut_from_long_texts_and_from_short_ones_only_where_there_is_no_long_one():
+    assert bits.windows(["abcdefg", "xy"], 9, 0, size=3) == ["abc", "def"]
+    assert bits.windows(["ab", "c", "de"], 9, 0, size=3) == ["ab\n", "c\nd"]
+    assert bits.windows(["a"], 9, 0, size=3) == []

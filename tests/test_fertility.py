@@ -270,10 +270,12 @@ def test_a_base_gives_its_tokenizer_without_weights(reference, size, inputs: Pat
     ({"tokenizer": "./empty"}, "the folder holds no file"), ({"tokenizer": "./texts"}, "holds no tokenizer"),
     ({"tokenizer": "./broken.json"}, "broken.json is not valid JSON"), ({"tokenizer": "./other.json"}, "is no tokenizer that can be loaded"),
     ({"tokenizer": "new:nothing"}, "no shape 'nothing'"), ({"tokenizer": "http://localhost/v1"}, "is a endpoint"),
-    ({"input": "./blank.txt"}, "holds no text"), ({"input": "./new"}, "holds no file of the kinds")])
+    ({"input": "./blank.txt"}, "holds no text"), ({"input": "./new"}, "holds no text"), ({"input": "./odd"}, "holds no file of the kinds")])
 def test_bad_inputs_are_one_line_and_leave_nothing(fields, message, inputs: Path, monkeypatch, capsys):
     monkeypatch.chdir(inputs)
     (inputs / "empty").mkdir()
+    (inputs / "odd").mkdir()
+    (inputs / "odd" / "a.bin").write_text("a", "utf-8")
     (inputs / "blank.txt").write_text("", "utf-8")
     (inputs / "broken.json").write_text("{", "utf-8")
     (inputs / "other.json").write_text('{"model": {"type": "BPE"}}', "utf-8")

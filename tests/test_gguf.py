@@ -290,6 +290,7 @@ def test_an_adapter_is_to_be_merged_first(tmp_path: Path):
     manifest = {"kind": "adapter", "format": 1, "identity": {}, "inputs": [], "counts": {}, "metrics": {}, "licences": [], "files": []}
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}', "utf-8")
     with pytest.raises(ConfigError, match="merge it first: zhtune merge"):
         convert(tmp_path / "adapter", tmp_path / "q")
 

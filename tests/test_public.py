@@ -56,6 +56,7 @@ def test_shipped_recipes_parse():
 
 @pytest.mark.parametrize(("argv", "message"), [
     (["clean", "--inputt", "x"], "clean has no field 'inputt'; did you mean 'input'?"),
+    (["extend", "--model", "x", "--vocab", "y", "--out", "z", "--rope", "bogus"], "--rope bogus is none of: linear, dynamic, yarn"),
     (["clean", "--out", "o", "--input", "no-such-folder"], "no-such-folder does not exist"),
     (["clean"], "the following arguments are required"),
     (["clean", "--out", "o", "--input", "x", "--heldout", "2"], "--heldout is a share from 0 to below 1, not 2.0"),

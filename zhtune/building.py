@@ -117,6 +117,10 @@ def build(stage: Stage, config: Any, write: Callable[[Work], None], resumable: b
         work = Work(partial, stage, config, sources, resumed)
         try:
             write(work)
+        except ZhtuneError:
+            if sorted(partial.iterdir()) == [partial / "started.json"]:     # refused before anything was made
+                shutil.rmtree(partial)
+            raise
         finally:
             work.close()
         _seal(work, stage, config, identity, out, time.monotonic() - began)

@@ -102,6 +102,9 @@ def _plain(message: str, config_class: type, verb: str) -> str:
     """jsonargparse's message as one line, with the nearest field where one was misspelt."""
     line = " ".join(message.split())
     unknown = re.search(r"unrecognized arguments: --([\w.]+)|Option '([\w.]+)' is not accepted", line)
+    if choice := re.search(r'[Kk]ey "([\w.]+)".*typing\.Literal\[(.*?)\].*Got value: (\S+)', line):
+        names = ", ".join(re.findall("'(.+?)'", choice[2].replace("'', ", "")))
+        return f"--{choice[1]} {choice[3]} is none of: {names}"
     if not unknown:
         return f"{verb}: {line}"
     name = unknown[1] or unknown[2]

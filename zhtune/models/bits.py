@@ -22,7 +22,10 @@ WINDOW = 200                                                # characters of one 
 
 
 def windows(texts: Iterable[str], most: int, seed: int, size: int = WINDOW) -> list[str]:
-    """A seeded sample of whole windows of `size` characters, in text order."""
+    """A seeded sample of whole windows of `size` characters, in text order; texts that are all shorter are joined, line by line."""
+    texts = list(texts)
+    if not any(len(text) >= size for text in texts):
+        texts = ["\n".join(texts)]
     cut = [text[i:i + size] for text in texts for i in range(0, len(text) - size + 1, size)]
     chosen = sorted(random.Random(seed).sample(range(len(cut)), min(most, len(cut))))
     return [cut[i] for i in chosen]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,9 @@ def keep_layers(model: Any, layers: list[int]) -> None:
 
 
 def quiet_libraries() -> Any:
-    """transformers, without its progress bars and advice on the user's terminal."""
+    """transformers, without its progress bars, advice and what it tells other libraries on the user's terminal."""
     transformers = require("transformers", "train")
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)      # PEFT reads it
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     return transformers

@@ -135,6 +135,9 @@ def _write(work: Work, config: KgInstructConfig) -> None:
     work.kept = write_jsonl(work.path / "records.jsonl", rows)
     write_json(work.path / "taught.json", vars(taught))
     tasks = Counter(row["source"]["task"] for row in rows)
+    for task, wanted in config.tasks.items():
+        if tasks[task] < wanted:
+            logger.info("kg-instruct: %s: %d of %d records, the graph gives no more", task, tasks[task], wanted)
     work.metrics |= {"records": len(rows), "heads": len(taught.heads), **{task: tasks[task] for task in sorted(tasks)}}
     stated = {triple for row in rows for triple in row["source"]["triples"]}
     work.report |= {"coverage": coverage(graph, taught, stated, lambda t: t.relation),
