@@ -37,7 +37,7 @@ _LORA = Lora(rank=32, alpha=64)
 METHODS: dict[str, tuple[float, int, dict[str, Any]]] = {
     "full": (3e-3, 30, {"method": "full"}),
     "freeze": (3e-3, 30, {"method": "freeze", "tuning": Tuning(layers=1)}),
-    "lora": (1e-2, 100, {"method": "lora", "lora": _LORA}),
+    "lora": (1e-2, 60, {"method": "lora", "lora": _LORA}),
     "rslora": (1e-2, 30, {"method": "lora", "lora": Lora(rank=16, alpha=16, rslora=True)}),
     "dora": (1e-2, 30, {"method": "lora", "lora": Lora(rank=16, alpha=32, dora=True)}),
     "qlora nf4": (1e-2, 30, {"method": "qlora", "lora": _LORA}),
