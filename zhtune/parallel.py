@@ -34,16 +34,16 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], weight: 
     Raises:
         ZhtuneError: a process was killed.
     """
-    batches = _batches(items, weight)
-    ahead = [batch for _, batch in zip(range(2), batches)]
+    stream = batches(items, weight, _BATCH)
+    ahead = [batch for _, batch in zip(range(2), stream)]
     if workers < 2 or len(ahead) < 2 or "fork" not in multiprocessing.get_all_start_methods():
-        for batch in chain(ahead, batches):
+        for batch in chain(ahead, stream):
             yield from map(function, batch)
         return
     try:
         with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _install, (function,)) as pool:
             under_way: deque[Future[list[Result]]] = deque()
-            for batch in chain(ahead, batches):
+            for batch in chain(ahead, stream):
                 under_way.append(pool.submit(_run, batch))
                 if len(under_way) > 2 * workers:
                     yield from under_way.popleft().result()
@@ -91,13 +91,14 @@ def _run(batch: list[Any]) -> list[Any]:
     return list(map(_function, batch))
 
 
-def _batches(items: Iterable[Item], weight: Callable[[Item], int]) -> Iterator[list[Item]]:
+def batches(items: Iterable[Item], weight: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
+    """Items in lists, each closed as soon as its items weigh `most`."""
     batch: list[Item] = []
     total = 0
     for item in items:
         batch.append(item)
         total += weight(item)
-        if total >= _BATCH:
+        if total >= most:
             yield batch
             batch, total = [], 0
     if batch:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import numpy as np
 from zhtune.errors import DataError, require
 from zhtune.export.gguf_tokenizer import Vocabulary, add_tokens, read_vocabulary
 from zhtune.models.llamacpp import MODEL_FILE, LlamaCppEngine
+from zhtune.parallel import batches
 from zhtune.references import Source
 
 _WIDTH = 4
@@ -51,7 +51,7 @@ def llamacpp_ids(folder: Path, lines: list[str]) -> list[list[int]]:
         file = Path(scratch) / MODEL_FILE
         write_tokenizer(vocabulary, file)
         with closing(LlamaCppEngine(Source("the tokenizer", "quantized", "", file), threads=1, slots=1, context=64)) as engine:
-            return [ids for batch in _batches(lines) for ids in _ask(engine, batch)]
+            return [ids for batch in batches(lines, len, _REQUEST) for ids in _ask(engine, batch)]
 
 
 def crashes(vocabulary: Vocabulary, line: str) -> bool:
@@ -87,19 +87,6 @@ def write_tokenizer(vocabulary: Vocabulary, file: Path) -> None:
         writer.write_tensors_to_file()
     finally:
         writer.close()
-
-
-def _batches(lines: list[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for line in lines:
-        batch.append(line)
-        size += len(line)
-        if size >= _REQUEST:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _ask(engine: LlamaCppEngine, lines: list[str]) -> list[list[int]]:

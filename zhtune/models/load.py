@@ -25,7 +25,6 @@ from zhtune.tokenizers.load import read_object
 _LAST = 2
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json",
                    "generation_config.json")
-QUANTIZED = ("nf4", "int8")                                 # how bitsandbytes may hold a frozen base
 _MERGED = ("LORA", "IA3")                                   # peft_type of adapters that fold into weights
 
 
@@ -131,7 +130,7 @@ def load_model(folder: Path, dtype: str = "float32", quantized: str = "") -> Any
     Args:
         folder: a Hugging Face folder with safetensors.
         dtype: "float32", "bfloat16", "float16" or "auto" (the checkpoint's).
-        quantized: of QUANTIZED, to hold its linear layers in 4 or 8 bits; empty for as they are.
+        quantized: "nf4" or "int8", to hold its linear layers in 4 or 8 bits by bitsandbytes; empty for as they are.
     """
     torch, transformers = require("torch", "train"), quiet_libraries()
     more = {"quantization_config": _bitsandbytes(torch, transformers, quantized)} if quantized else {}

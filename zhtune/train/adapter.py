@@ -67,7 +67,7 @@ class Tuning:
 
 
 def quantization(method: Method, tuning: Tuning) -> str:
-    """How bitsandbytes holds the base: of models.load.QUANTIZED, or empty.
+    """How bitsandbytes holds the base: "nf4", "int8", or empty.
 
     Raises:
         ConfigError: the weights themselves are to be trained.
