@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1] / "zhtune"
 FLOOR = {
-    "__version__": 0, "errors": 0, "config": 0, "artifact": 0, "building": 0, "references": 0, "assets": 0, "records": 0, "text": 0, "log": 0, "page": 0, "parallel": 0,
+    "__version__": 0, "errors": 0, "config": 0, "artifact": 0, "building": 0, "digests": 0, "references": 0, "assets": 0, "records": 0, "text": 0, "log": 0, "page": 0, "parallel": 0,
     "corpus": 1, "vocabulary": 1, "graph": 1, "synthesis": 1, "templates": 1, "tokenizers": 1,
     "models": 2, "train": 3, "evaluation": 3, "export": 3, "serving": 4, "stages": 5, "cli": 6, "__main__": 7,
 }

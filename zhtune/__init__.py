@@ -1,6 +1,6 @@
 """zhtune builds vertical-domain Chinese chat models: stages over artifacts.
 
-Floors, each importing only those below it (tests/test_layers.py): 0 errors config artifact building references
+Floors, each importing only those below it (tests/test_layers.py): 0 errors config digests artifact references building
 assets records text log page; 1 corpus vocabulary graph synthesis templates tokenizers (no torch); 2 models; 3 train evaluation export
 (never each other); 4 serving; 5 stages cli.
 """

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from zhtune import references
+from zhtune.digests import hash_file
 from zhtune.errors import ArtifactError
 from zhtune.records import dumps
 
@@ -86,7 +86,7 @@ def _check_file(path: Path, entry: dict[str, Any], sealed: int, verify: bool) ->
     if stat.st_size != entry["bytes"]:
         raise ArtifactError(f"{path} has {stat.st_size} bytes, its manifest says {entry['bytes']}; rebuild the stage with --rebuild")
     # A file younger than the manifest was touched or copied after it was sealed: only its content can tell.
-    if (verify or stat.st_mtime_ns > sealed) and references.hash_file(path) != entry["sha256"]:
+    if (verify or stat.st_mtime_ns > sealed) and hash_file(path) != entry["sha256"]:
         raise ArtifactError(f"{path} was changed after it was written; rebuild the stage with --rebuild")
 
 

