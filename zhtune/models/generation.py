@@ -141,7 +141,8 @@ class TransformersEngine:
         ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=self._device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self._device)
         generator = torch.Generator(self._device).manual_seed(sampling.seed)
-        alive, cache = [True] * len(prompts), None
+        at, cache = list(range(len(prompts))), None         # the prompt of each row that is still computed
+        alive = set(at)
         rows = ids                                          # (batch, prompt and answer): ChatGLM-6B reads positions from whole rows
         for _ in range(room):
             with torch.inference_mode(), self._answering(sampling):
@@ -151,15 +152,19 @@ class TransformersEngine:
                 logits, cache = out.logits[:, -1].float(), out.cache
                 logits[:, self._unused] = -torch.inf
                 tokens = _choose(logits, sampling, generator)
-            chosen = tokens.tolist()
-            yield [token if lives else None for token, lives in zip(chosen, alive, strict=True)]
-            alive = [lives and token not in self.encoder.stop_ids and row not in ended
-                     for row, (token, lives) in enumerate(zip(chosen, alive, strict=True))]
-            if not any(alive):
+            chosen = {i: token for i, token in zip(at, tokens.tolist(), strict=True) if i in alive}
+            yield [chosen.get(i) for i in range(len(prompts))]
+            alive = {i for i, token in chosen.items() if token not in self.encoder.stop_ids and i not in ended}
+            if not alive:
                 return
             ids = tokens[:, None]
             rows = torch.cat([rows, ids], dim=1)
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+            if 2 * len(alive) <= len(at):                   # one long answer need not carry the others' rows along
+                kept = torch.tensor([row for row, i in enumerate(at) if i in alive], device=self._device)
+                at = [i for i in at if i in alive]
+                ids, rows, mask = ids[kept], rows[kept], mask[kept]
+                cache.batch_select_indices(kept)
 
 
 def _require_fit(adapter: Source, base: Source, same_template: bool) -> None:
