@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from zhtune.errors import DataError
-from zhtune.models.engine import Conversation, Reply, Sampling
+from zhtune.models.engine import Conversation, Reply, Sampling, refuse_bare
 
 PIECES = ("感冒", "挂", "呼吸内科", "🩺👨‍👩‍👧", "。")
 
@@ -18,12 +18,13 @@ class FakeEngine:
     Args:
         pieces: of every answer.
         seconds: between pieces.
+        adapter: whether one stands beside its weights, which an answer can leave out.
     """
 
     name = "fake"
 
-    def __init__(self, pieces: Sequence[str] = PIECES, seconds: float = 0):
-        self.pieces, self.seconds = pieces, seconds
+    def __init__(self, pieces: Sequence[str] = PIECES, seconds: float = 0, adapter: bool = True):
+        self.pieces, self.seconds, self.adapter = pieces, seconds, adapter
         self.seen: list[tuple[Conversation, Sampling]] = []
         self.most_at_once = self._running = 0
         self.ended = threading.Event()
@@ -36,6 +37,8 @@ class FakeEngine:
 
     def stream(self, messages: Conversation, sampling: Sampling) -> Iterator[str | Reply]:
         self.seen.append(([*messages], sampling))
+        if not (sampling.adapter or self.adapter):
+            refuse_bare(self.name)
         prompt = sum(len(message["content"]) for message in messages)
         if prompt >= 1000:
             raise DataError(f"the conversation has {prompt} tokens, the model's context is 1000")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from shared_cases import CASES, make
 
 from zhtune import references
 from zhtune.errors import ArtifactError, ConfigError, DataError
-from zhtune.records import write_jsonl
+from zhtune.records import read_jsonl, write_jsonl
 from zhtune.references import Source
 
 torch = pytest.importorskip("torch")
@@ -26,13 +29,15 @@ from zhtune.models.load import load_chain, load_model
 from zhtune.models.open import open_engine
 from zhtune.models.prefix import Prefix, key_shape, published_tensors
 from zhtune.models.shapes import SHAPES, write_shape
+from zhtune.stages.generate import GenerateConfig, generate
 from zhtune.stages.merge import MergeConfig, merge
 from zhtune.stages.quantize import QuantizeConfig, quantize
 from zhtune.stages.sft import SftConfig, sft
 from zhtune.train import adapter as adapters
 from zhtune.train.adapter import Lora, Tuning
 from zhtune.train.adapter import Prefix as PrefixOptions
-from zhtune.train.schedule import Schedule
+from zhtune.train.parallel import divides_weights
+from zhtune.train.schedule import Launch, Schedule
 
 FAMILIES = sorted(name.removesuffix("-tiny") for name in SHAPES if name.endswith("-tiny"))
 IDS = torch.tensor([[9, 200, 7, 31, 90, 5, 77, 60], [50, 51, 52, 53, 54, 55, 56, 57]])
@@ -256,6 +261,21 @@ def test_impossible_settings_are_refused_in_words(fields: dict[str, Any], says: 
         SftConfig(model="x", records="y", out="z", start="w")
 
 
+@pytest.mark.parametrize(("method", "strategy", "variables", "engine"), [
+    ("p-tuning-v2", "zero3", {}, "ZeRO-3"), ("bottleneck", "zero3_offload", {}, "ZeRO-3"), ("p-tuning", "fsdp2", {}, "FSDP"),
+    ("prompt-tuning", "", {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "ZeRO-3"),
+    ("bottleneck", "", {"ACCELERATE_USE_FSDP": "true"}, "FSDP")])
+def test_divided_weights_are_refused_before_any_are_loaded(method: str, strategy: str, variables: dict[str, str], engine: str, tmp_path: Path,
+                                                           talks: str, monkeypatch: Any):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    shutil.copytree(folder_of("llama"), tmp_path / "base")
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"never read")
+    with pytest.raises(ConfigError, match=f"--method {method} with {engine}, which leaves each process a part .* take --launch.strategy zero2"):
+        sft(SftConfig(model=str(tmp_path / "base"), records=talks, method=method, launch=Launch(strategy=strategy), out=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists() and not divides_weights("zero2")
+
+
 @pytest.mark.parametrize(("family", "method", "says"), [
     ("bloom", "lora", "packing of a bloom model: its ALiBi counts positions across the documents of a block; leave out --packing"),
     ("chatglm", "lora", "packing of a chatglm-6b model: its mask and positions belong to one conversation"),
@@ -337,8 +357,46 @@ def test_a_prefix_trains_resumes_answers_and_can_be_switched_off_for_one_request
     ask = [[{"role": "user", "content": "天？"}]]
     on, off, on_again = (engine.generate(ask, Sampling(max_tokens=8, adapter=a)) for a in (True, False, True))
     assert on == on_again != off == base.generate(ask, Sampling(max_tokens=8))
-    with pytest.raises(ConfigError, match="new:llama-tiny has no prefix, prompt or bottleneck that could be switched off"):
+    with pytest.raises(ConfigError, match="new:llama-tiny has no adapter of its own beside its weights that an answer could leave out"):
         base.generate(ask, Sampling(adapter=False))
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "ia3", "p-tuning-v2", "prompt-tuning", "bottleneck"])
+def test_a_prompt_is_answered_without_the_adapter_where_it_says_so(method: str, tmp_path: Path):
+    taught = adapted("qwen3", method)
+    for _ in range(8):                                      # until its answers are others than the base's
+        step(taught, rate=.2)
+    model = str(saved(taught.eval(), "qwen3", tmp_path / "adapter"))
+    write_jsonl(tmp_path / "p.jsonl", [{"id": "as said", "prompt": "天？"}, {"id": "with", "prompt": "天？", "adapter": True},
+                                       {"id": "without", "prompt": "天？", "adapter": False}])
+    answers = []
+    for reference in (model, str(folder_of("qwen3"))):
+        with closing(open_engine(references.resolve(reference))) as engine:
+            answers += [reply.text for reply in engine.generate([[{"role": "user", "content": "天？"}]], Sampling(max_tokens=8))]
+    with_it, bare = answers
+    for flag in (False, True):
+        made = generate(GenerateConfig(model=model, prompts=str(tmp_path / "p.jsonl"), max_tokens=8, without_adapter=flag, out=str(tmp_path / f"out{flag}")))
+        rows = {row["id"]: row for _, row in read_jsonl(made.path / "records.jsonl")}
+        assert [rows[i]["messages"][1]["content"] for i in ("as said", "with", "without")] == [bare if flag else with_it, with_it, bare] != [bare] * 3
+        assert rows["without"]["source"]["adapter"] is False and "adapter" not in rows["with"]["source"]
+
+
+def test_what_holds_one_set_of_weights_refuses_to_leave_an_adapter_out(tmp_path: Path):
+    (tmp_path / "p.txt").write_text("天？", "utf-8")
+    (tmp_path / "model.gguf").write_bytes(b"never read")
+    shutil.copytree(folder_of("llama"), tmp_path / "base")
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"never read")
+    for name in ("model.gguf", "base"):
+        with pytest.raises(ConfigError, match=f"{name} has no adapter of its own beside its weights that an answer could leave out"):
+            generate(GenerateConfig(model=str(tmp_path / name), prompts=str(tmp_path / "p.txt"), without_adapter=True, out=str(tmp_path / "out")))
+        assert not (tmp_path / "out").exists()
+    merged = saved(adapted("llama", "lora"), "llama", tmp_path / "adapter")
+    ask = [{"role": "user", "content": "天？"}]
+    with closing(open_engine(references.resolve(str(merged)))) as engine, pytest.raises(ConfigError, match="keep a LoRA there with --apart true"):
+        engine.generate([ask], Sampling(adapter=False))
+    with closing(open_engine(references.resolve(str(merged)), apart=True)) as engine:
+        *_, whole = engine.stream(ask, Sampling(max_tokens=8, adapter=False))
+        assert whole == engine.generate([ask], Sampling(max_tokens=8, adapter=False))[0] != engine.generate([ask], Sampling(max_tokens=8))[0]
 
 
 def test_a_prompt_takes_room_of_the_context(tmp_path: Path, talks: str):
@@ -402,14 +460,9 @@ def test_qlora_trains_through_the_stage_with_float_adapters(tmp_path: Path, talk
     assert "quantization_config" not in json.loads((merged.path / "config.json").read_text())
 
 
-CASE = Path(__file__).resolve().parents[2] / "shared" / "cases" / "11-merge-keeps-stop-tokens"
-
-
-@pytest.mark.skipif(not CASE.exists(), reason="shared cases are not here")
+@pytest.mark.skipif(not CASES.exists(), reason="shared cases are not here")
 def test_merge_keeps_stop_tokens_of_a_plain_peft_folder(tmp_path: Path):
-    pytest.importorskip("google.protobuf")
-    subprocess.run([sys.executable, str(CASE / "make.py"), str(tmp_path)], check=True, capture_output=True)
-    expected = json.loads((CASE / "expected.json").read_text())
+    expected = json.loads((make("11-merge-keeps-stop-tokens", tmp_path) / "expected.json").read_text())
     made = merge(MergeConfig(adapter=str(tmp_path / "adapter"), out=str(tmp_path / "merged")))
     settings = json.loads((made.path / "generation_config.json").read_text())
     assert {k: settings[k] for k in expected["generation_config.json"]} == expected["generation_config.json"]

@@ -136,7 +136,7 @@ def test_a_partial_without_a_readable_beginning_is_set_aside(config, tmp_path):
 
 def test_an_input_of_the_wrong_kind_is_refused(config, tmp_path):
     made = toy(config)
-    with pytest.raises(ConfigError, match=r"--input .* is a records; toy reads a file there"):
+    with pytest.raises(ConfigError, match=r"--input .* is of kind records; toy reads file there"):
         toy(replace(config, input=str(made.path), out=str(tmp_path / "p")))
     assert not list(tmp_path.glob("p*"))
 

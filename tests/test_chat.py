@@ -22,7 +22,7 @@ import sys
 from fake_engine import FakeEngine
 from zhtune.models.engine import Sampling
 from zhtune.stages.chat import Talk, at_terminal
-engine = FakeEngine(["一", "二", "三"] + ["四"] * 200, seconds=0.05)
+engine = FakeEngine(["一", "二", "三"] + ["四"] * 200, seconds=0.05, adapter=False)
 at_terminal(Talk(engine, "", Sampling()), sys.stdout)
 print([[m["content"] for m in messages] for messages, _ in engine.seen])
 """
@@ -41,6 +41,15 @@ def test_pipe_one_question_a_line_and_only_answers_out():
     turn = [{"role": "user", "content": "感冒？"}, {"role": "assistant", "content": WHOLE}]
     assert [messages for messages, _ in engine.seen] == [
         [system, turn[0]], [system, *turn, {"role": "user", "content": "咳嗽？"}], [system, {"role": "user", "content": "头痛？"}]]
+
+
+def test_the_adapter_is_switched_off_and_on():
+    engine = FakeEngine()
+    assert _piped("甲\n/adapter off\n乙\n/adapter on\n丙\n/adapter\n".encode(), engine) == f"{WHOLE}\n" * 4
+    assert [(messages[-1]["content"], sampling.adapter) for messages, sampling in engine.seen] == [
+        ("甲", True), ("乙", False), ("丙", True), ("/adapter", True)]
+    with pytest.raises(ConfigError, match="fake has no adapter of its own beside its weights that an answer could leave out"):
+        _piped("/adapter off\n甲\n".encode(), FakeEngine(adapter=False))
 
 
 def test_pipe_ends_at_quit():
@@ -115,8 +124,10 @@ def test_at_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_ends():
         assert "[stopped]" in _read_until(control, "> ")
         os.write(control, b"/new\n")
         _read_until(control, "> ")
+        os.write(control, "/adapter off\n丙\n".encode())
+        assert "has no adapter of its own" in _read_until(control, "weights\r\n> ")      # and answers with it again
         os.write(control, b"\x04")
-        assert "[['问题']]" in _read_until(control, "]]")
+        assert "[['问题'], ['丙']]" in _read_until(control, "]]")
         assert process.wait(10) == 0
     finally:
         process.kill()

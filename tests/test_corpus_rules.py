@@ -82,7 +82,8 @@ def test_all_presets_are_shipped_and_unknown_rules_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="the rule max_digits is a share from 0 to 1, not 30"):
         read_rules(None, {"max_digits": 30})
     (tmp_path / "in.txt").write_text(LAW, "utf-8")
-    for fields, message in (({"preset": "shipped:wbe"}, "nothing is shipped under the name 'wbe'"), ({"rules": {"min_percentile": 0.1}}, "--good"), ({"good": str(tmp_path / "in.txt")}, "at least 100")):
+    for fields, message in (({"preset": "shipped:wbe"}, "--preset shipped:wbe is no preset and no YAML file; presets are: shipped:classical, shipped:dialogue, shipped:prose, shipped:short, "),
+                            ({"preset": "web"}, "--preset web is no preset"), ({"rules": {"min_percentile": 0.1}}, "--good"), ({"good": str(tmp_path / "in.txt")}, "at least 100")):
         with pytest.raises(ConfigError, match=message):
             clean(CleanConfig(input=str(tmp_path / "in.txt"), out=str(tmp_path / "o"), **fields))
     assert not (tmp_path / "o").exists()
@@ -175,6 +176,7 @@ def test_every_file_gives_in_equals_kept_and_dropped_and_examples_are_shown(tmp_
     folder = corpus(tmp_path / "in")
     assert main(["clean", "--input", str(folder), "--preset", "shipped:web", "--rules", '{"max_adverts": 0.04}', "--report_only", "--out", str(tmp_path / "r")]) == 0
     told = capsys.readouterr().err
+    assert "b.jsonl:6: not valid JSON" in told and told.count("b.jsonl:6") == 1       # a place is said once
     report = json.loads((tmp_path / "r" / "report.json").read_text("utf-8"))
     assert report["files"] == {"a.txt": {"in": 1, "kept": 1}, "b.jsonl": {"in": 6, "kept": 2, "adverts": 1, "other_script": 1, "duplicate": 1, "truncated": 1}, "c.html": {"in": 1, "kept": 1}}
     assert report["reasons"]["adverts"]["examples"][0]["id"] == "b.jsonl:2" and report["reasons"]["other_script"]["examples"][0]["value"] > 0.5

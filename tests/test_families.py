@@ -18,7 +18,7 @@ transformers = pytest.importorskip("transformers")
 
 from tokenizers import Tokenizer
 
-from zhtune.models.load import load_model, materialise
+from zhtune.models.load import load_model, materialise, open_encoder
 from zhtune.models.to_llama import llama_config, llama_tensors
 from zhtune.stages.convert import ConvertConfig, convert
 from zhtune.tokenizers.spm import SpPiece, write_spm
@@ -112,6 +112,22 @@ def test_baichuan2_has_a_normalised_output_and_baichuan_13b_no_rope():
     assert head.tolist() == [[pytest.approx(.6), pytest.approx(.8)], [0.0, 1.0]]
     with pytest.raises(ConfigError, match="ALiBi in the place of RoPE"):
         llama_config({"model_type": "baichuan", "hidden_size": 5120, "model_max_length": 4096})
+
+
+@pytest.mark.parametrize(("shape", "template", "stops"), [
+    ("qwen2-tiny", "chatml", ["<|endoftext|>", "<|im_end|>"]), ("qwen3-tiny", "qwen3", ["<|endoftext|>", "<|im_end|>"]),
+    ("llama-tiny", "llama2", ["<|im_end|>"]), ("gemma-tiny", "chatml", ["<|im_end|>"])])
+def test_answers_end_where_the_family_ends_them_and_its_template_is_suggested(shape: str, template: str, stops: list[str], tmp_path: Path):
+    """The files of these shapes name <|im_end|> alone; tokens that a tokenizer lacks, such as Gemma's <end_of_turn>, stop nothing."""
+    write_shape(shape, tmp_path)
+    encoder, _ = open_encoder(references.resolve(str(tmp_path)), tmp_path)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert [tokenizer.id_to_token(i) for i in encoder.stop_ids] == stops
+    documents, _ = open_encoder(references.resolve(str(tmp_path)), tmp_path, chat=False)
+    assert documents.end_id == tokenizer.token_to_id("<|im_end|>")
+    (tmp_path / "chat_template.jinja").unlink()
+    with pytest.raises(ConfigError, match=f"has no chat template; name one with --template, such as --template {template}$"):
+        open_encoder(references.resolve(str(tmp_path)), tmp_path)
 
 
 def test_templates_are_shipped():

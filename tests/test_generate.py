@@ -173,7 +173,8 @@ def test_prompts_of_every_form(tmp_path, model):
 
 @pytest.mark.parametrize("row, words", [
     ({"question": "x"}, r'p.jsonl:1: expected "messages", "prompt" or "instruction", found question'),
-    ({"prompt": "x", "adapter": "style"}, r"p.jsonl:1: no adapter 'style'; --adapters has: none")])
+    ({"prompt": "x", "adapter": "style"}, r"p.jsonl:1: no adapter 'style'; --adapters has: none"),
+    ({"prompt": "x", "adapter": ["a"]}, r"p.jsonl:1: no adapter \['a'\]; --adapters has: none")])
 def test_a_bad_prompt_is_named_and_nothing_is_written(tmp_path, model, row, words):
     write_jsonl(tmp_path / "p.jsonl", [row])
     with pytest.raises(DataError, match=words):
@@ -203,6 +204,8 @@ def test_several_adapters_on_one_base_answer_by_name(tmp_path, model):
     write_shape("llama-tiny", tmp_path / "other", seed=9)
     with pytest.raises(ConfigError, match="was trained on another model than"):
         generate(GenerateConfig(model=str(tmp_path / "other"), prompts=str(tmp_path / "p.jsonl"), adapters=adapters, out=str(tmp_path / "no")))
+    with pytest.raises(ConfigError, match="with --adapters the model itself answers a prompt whose field adapter is left out"):
+        generate(GenerateConfig(model=str(model), prompts=str(tmp_path / "p.jsonl"), adapters=adapters, without_adapter=True, out=str(tmp_path / "no")))
     with pytest.raises(ConfigError, match="takes no adapters"):
         open_engine(references.resolve("http://127.0.0.1:1/v1#m"), adapters={"a": references.resolve(adapters[0])})
 
@@ -238,6 +241,8 @@ def test_an_endpoint_answers_like_any_engine(tmp_path, prompts):
         assert engine.generate([ask("甲乙")], Sampling(stop=("呼吸",)))[0].text == "感冒挂"
         with pytest.raises(DataError, match=r"the endpoint refuses the conversation: the conversation has 1000 tokens"):
             engine.generate([ask("长" * 1000)], Sampling())
+        with pytest.raises(ConfigError, match=r"127.0.0.1:\d+/v1 has no adapter of its own beside its weights"):
+            engine.generate([ask("甲")], Sampling(adapter=False))
         made = generate(GenerateConfig(model=f"{address}#medical", prompts=prompts, out=str(tmp_path / "out")))
         rows = [row for _, row in read_jsonl(made.path / "records.jsonl")]
         assert {r["messages"][1]["content"] for r in rows} == {whole.text} and rows[0]["source"] == {"model": "medical", "finish": "stop"}

@@ -22,7 +22,7 @@ from zhtune.vocabulary.symbols import to_symbols
 torch = pytest.importorskip("torch")
 pytest.importorskip("gguf")
 pytest.importorskip("xllamacpp")
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 ANSWER = "你好，🌿医生龘。"                                  # 🌿 and 龘 are four and three byte tokens in both tokenizers
 KNOWN = "你好，医生。"
@@ -138,6 +138,8 @@ def test_a_bare_file_answers_through_the_template_inside(tmp_path: Path):
         for answer in (lambda m: engine.generate([m], Sampling()), lambda m: next(engine.stream(m, Sampling()))):
             with pytest.raises(DataError, match=r"has \d+ tokens, the context is 256"):
                 answer([{"role": "user", "content": "龘" * 200}])
+        with pytest.raises(ConfigError, match=r"bird.gguf has no adapter of its own beside its weights that an answer could leave out"):
+            engine.generate([ASK], Sampling(adapter=False))
     assert pieces == [*ANSWER]
     assert last == reply == Reply(ANSWER, len(ChatEncoder(tmp_path / "model").prompt(ASK)), 14, "stop")
 
@@ -172,6 +174,9 @@ ROPES = {
                                    "high_freq_factor": 4.0, "original_max_position_embeddings": 64}},
     "bias": {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
     "head_dim": {"head_dim": 32, "num_key_value_heads": 1},
+    "mistral": {"model_type": "mistral", "sliding_window": 128},
+    "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True},
+    "qwen3": {"model_type": "qwen3", "head_dim": 32},
 }
 
 
@@ -181,11 +186,12 @@ def test_probabilities_equal_those_of_transformers(tmp_path: Path, changes: dict
     byte_tokenizer(tmp_path / "model")
     rows = ChatEncoder(tmp_path / "model").size
     torch.manual_seed(1)
-    model = LlamaForCausalLM(LlamaConfig(**{**SMALL, **changes}, vocab_size=rows, initializer_range=0.1))
+    settings = {"model_type": "llama", **SMALL, **changes}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings, vocab_size=rows, initializer_range=0.1))
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if name.endswith("bias"):
-                weight.normal_(0, 0.3)
+            if name.endswith("bias") or "_norm." in name:
+                weight.normal_(0.5, 0.3)
     model.to(getattr(torch, dtype)).save_pretrained(tmp_path / "model", max_shard_size="60KB")
     assert len([*(tmp_path / "model").glob("*.safetensors")]) > 1
     encoder, model = ChatEncoder(tmp_path / "model"), model.float().eval()
@@ -196,6 +202,7 @@ def test_probabilities_equal_those_of_transformers(tmp_path: Path, changes: dict
         if encoder.decode([int(expected.argmax())]).isascii():
             break
     with closing(open_engine(references.resolve(str(convert(tmp_path / "model", tmp_path / "q", "f16"))))) as engine:
+        assert engine.context == changes.get("sliding_window", 256)
         answer = engine.ask("POST", "/completion", {"prompt": ids, "n_predict": 1, "n_probs": 50, "temperature": 0})
     found = {p["id"]: p["logprob"] for p in answer["completion_probabilities"][0]["top_logprobs"]}
     assert len(ids) > 40 and len(found) == 50
@@ -271,9 +278,10 @@ def spoil(folder: Path, file: str, change) -> None:
 
 
 @pytest.mark.parametrize("file, change, words", [
-    ("config.json", lambda c: c.update(architectures=["BloomForCausalLM"]), "is a BloomForCausalLM"),
+    ("config.json", lambda c: c.update(model_type="bloom"), "is a bloom model; GGUF files are written of llama, mistral, qwen2, qwen3 so far"),
+    ("config.json", lambda c: c.update(model_type="phi9"), "is a phi9 model; GGUF files are written of llama, mistral, qwen2, qwen3 so far"),
     ("config.json", lambda c: c.update(vocab_size=100), "ids up to .* the embedding has 100 rows"),
-    ("config.json", lambda c: c.update(num_hidden_layers=1), "which a LLaMA of 1 layers has not"),
+    ("config.json", lambda c: c.update(num_hidden_layers=1), "which a llama of 1 layers has not"),
     ("config.json", lambda c: c.update(rope_parameters={"rope_type": "yarn", "rope_theta": 1e4}), "RoPE of type yarn"),
     ("tokenizer.json", lambda t: t.update(pre_tokenizer={"type": "Whitespace"}), "no name for the pre-tokenizer"),
 ])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import ONTOLOGY, ROWS, write_graph_input
 
-from zhtune.errors import DataError
+from zhtune.errors import ConfigError, DataError
 from zhtune.stages.kg import KgConfig, kg
 
 CASE = Path(__file__).resolve().parents[2] / "shared" / "cases" / "04-cells-stay-text"
@@ -63,6 +63,16 @@ def test_an_ontology_with_an_unknown_key_is_refused(tmp_path):
     folder = write_graph_input(tmp_path / "in", ontology={**ONTOLOGY, "refusal": []})
     with pytest.raises(DataError, match=r"ontology.yaml: the ontology has an unknown key 'refusal'"):
         kg(KgConfig(input=str(folder), out=str(tmp_path / "g")))
+
+
+def test_an_ontology_may_be_a_graphs_folder(tmp_path):
+    theirs = write_graph_input(tmp_path / "theirs")
+    (tmp_path / "t.csv").write_text("head,relation,tail\n感冒,用药,甲药\n", "utf-8")
+    made = kg(KgConfig(input=str(tmp_path / "t.csv"), ontology=str(theirs), out=str(tmp_path / "g")))
+    assert (made.path / "ontology.yaml").read_bytes() == (theirs / "ontology.yaml").read_bytes() and made.manifest["resolved"] == {}
+    (theirs / "ontology.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"theirs/ontology.yaml cannot be read: No such file"):
+        kg(KgConfig(input=str(tmp_path / "t.csv"), ontology=str(theirs), out=str(tmp_path / "h")))
 
 
 def test_csv_cells_stay_the_text_they_are(tmp_path):

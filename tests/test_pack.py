@@ -105,7 +105,9 @@ def test_plans_worked_out_by_hand():
     ({"weights": [1, 0]}, "--weights are above 0, found 0"),
     ({"weights": [1, 1], "temperature": 2}, "give it or --weights, not both"),
     ({"total_tokens": 10**9}, "is more than 4 epochs of all corpora"),
-    ({"temperature": 0.5}, "--temperature is at least 1"),
+    ({"temperature": 0.5}, "^--temperature is at least 1, found 0.5$"),
+    ({"max_epochs": 0.0}, "^--max_epochs is above 0, found 0.0$"),
+    ({"total_tokens": -1}, "^--total_tokens is 0 or more, found -1$"),
 ])
 def test_mixes_that_cannot_be(tmp_path, model, fields, message):
     corpora = [write(tmp_path / "c", name, ["abc", "def"]) for name in "ab"]

@@ -110,10 +110,10 @@ def test_a_full_disk_stops_in_words_and_the_last_checkpoint_stays_good(tmp_path,
     assert len(losses(tmp_path / "full")) == 21
 
 
-@pytest.mark.parametrize("strategy", ["zero2", "zero3"])
-def test_deepspeed_is_what_runs_when_it_is_asked_for(tmp_path, talks, strategy):
+@pytest.mark.parametrize(("strategy", "method"), [("zero2", "lora"), ("zero3", "lora"), ("zero2", "p-tuning-v2"), ("zero2", "bottleneck")])
+def test_deepspeed_is_what_runs_when_it_is_asked_for(tmp_path, talks, strategy, method):
     pytest.importorskip("deepspeed")
-    common = [*SFT, "--records", talks, "--method", "lora"]
+    common = [*SFT, "--records", talks, "--method", method, "--tuning.prefix.dropout", "0"]
     run([*common, "--out", str(tmp_path / "plain")])
     alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port()), "DS_ACCELERATOR": "cpu"}
     run([*common, "--launch.strategy", strategy, "--out", str(tmp_path / "ds")], **alone)

@@ -55,6 +55,16 @@ def test_whole_answer():
     assert engine.seen == [(ASK, Sampling(max_tokens=50, temperature=0.5, top_p=0.9, seed=3))]
 
 
+def test_a_request_can_leave_the_adapter_out():
+    engine = FakeEngine()
+    for adapter in (False, True, None):
+        assert _post({"messages": ASK, "adapter": adapter}, engine).status_code == 200
+    assert [sampling.adapter for _, sampling in engine.seen] == [False, True, True]
+    for stream in (False, True):
+        refused = _post({"messages": ASK, "adapter": False, "stream": stream}, FakeEngine(adapter=False))
+        assert refused.status_code == 400 and refused.json()["error"]["message"].startswith("fake has no adapter of its own beside its weights")
+
+
 def test_stream_events_are_exactly_openais():
     reply = _post({"messages": ASK, "stream": True, "stream_options": {"include_usage": True}})
     assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -113,6 +123,7 @@ def test_content_parts_and_the_developer_role():
     ({"messages": ASK, "top_p": 0}, "top_p", "must be a number from 0.001 to 1, found 0"),
     ({"messages": ASK, "stop": [""]}, "stop", "'stop' must be a string or a list of at most 4"),
     ({"messages": ASK, "stream": "yes"}, "stream", "must be true or false, found 'yes'"),
+    ({"messages": ASK, "adapter": "off"}, "adapter", "'adapter' must be true or false, found 'off'"),
     ({"messages": ASK, "n": 2}, "n", "'n' is not supported here; leave it out or give 1"),
     ({"messages": ASK, "tools": [{}]}, "tools", "'tools' is not supported here"),
     ({"messages": ASK, "temprature": 1}, "temprature", "unknown field 'temprature'"),

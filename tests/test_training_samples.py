@@ -1,11 +1,9 @@
 """What becomes of records before a model sees them: sources by weight, held-out questions, cutting, packing. No torch."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from shared_cases import CASES, make
 
 from zhtune.errors import ConfigError
 from zhtune.records import read_jsonl, write_jsonl
@@ -123,15 +121,11 @@ def test_schedules_that_cannot_be_are_refused_in_flag_words():
         Validation(share=0.9)
 
 
-CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
-
-
 def case_samples(tmp_path, name, **fields):
-    pytest.importorskip("google.protobuf")
     pytest.importorskip("trl")
     from zhtune.stages.sft import SftConfig, sft
-    case, base = CASES / name, tmp_path / "base"
-    subprocess.run([sys.executable, str(case / "make.py"), str(base)], check=True, capture_output=True)
+    base = tmp_path / "base"
+    case = make(name, base)
     made = sft(SftConfig(model=str(base), records=str(case / "records.jsonl"), samples_only=True, out=str(tmp_path / "s"), **fields))
     return base, made, {row["id"]: row for _, row in read_jsonl(made.path / "samples.jsonl")}
 

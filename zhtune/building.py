@@ -173,7 +173,7 @@ def resolve_inputs(stage: Stage, config: Any) -> dict[str, Any]:
     for name, kinds in stage.inputs.items():
         value = getattr(config, name)
         if (not value and name in required) or (isinstance(value, list) and "" in value):
-            raise ConfigError(f"--{name} names nothing; {stage.name} reads a {' or '.join(kinds)} there")
+            raise ConfigError(f"--{name} names nothing; {stage.name} reads {' or '.join(kinds)} there")
         if not value:
             continue
         found = [references.resolve(item) for pattern in ([value] if isinstance(value, str) else value) for item in references.expand(pattern)]
@@ -181,8 +181,7 @@ def resolve_inputs(stage: Stage, config: Any) -> dict[str, Any]:
             raise ConfigError(f"--{name} {value} names {len(found)} files; {stage.name} reads one there")
         for source in found:
             if source.kind not in kinds:
-                wanted = " or ".join(kinds)
-                raise ConfigError(f"--{name} {source.reference} is a {source.kind}; {stage.name} reads a {wanted} there")
+                raise ConfigError(f"--{name} {source.reference} is of kind {source.kind}; {stage.name} reads {' or '.join(kinds)} there")
         sources[name] = found[0] if isinstance(value, str) and len(found) == 1 else found
     return sources
 

@@ -73,6 +73,6 @@ def write_page(path: Path, report: dict[str, Any], counted: int, kept: int) -> N
 
 
 def _example(example: dict[str, Any]) -> str:
-    text = str(example.get("text") or example.get("detail") or example.get("same_as", ""))
+    text = str(example.get("text") or example.get("detail") or example.get("same_as", "")).removeprefix(f"{example['id']}: ")
     value = f" ({example['value']})" if "value" in example else ""
     return f"{example['id']}{value}: {' '.join(text.split())[:_SHOWN]}"

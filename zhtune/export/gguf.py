@@ -1,4 +1,4 @@
-"""A Hugging Face LLaMA folder -> one GGUF file in 16, 8 or 4 bits, without llama.cpp and without torch.
+"""A Hugging Face folder of LLaMA, Mistral or Qwen -> one GGUF file in 16, 8 or 4 bits, without llama.cpp and without torch.
 
 Weights are read, quantized and written one tensor at a time, so memory holds one tensor. Blocks are quantized by gguf's
 own Python code, which is bit-identical to ggml. K-quants are not written: their rows of 256 do not fit a width of 576.
@@ -20,11 +20,14 @@ import numpy as np
 from zhtune.errors import ConfigError, require
 from zhtune.export.gguf_tokenizer import add_special, add_tokens, read_vocabulary
 from zhtune.log import progress
+from zhtune.models.families import FAMILIES, family
 from zhtune.templates.encode import ChatEncoder
 
 BLOCK = 32                                                  # weights that share a scale in Q8_0, Q4_0 and Q4_1
 # type -> (layer matrices, embedding and output); one-dimensional tensors stay F32.
 TYPES = {"f16": ("F16", "F16"), "int8": ("Q8_0", "Q8_0"), "int4": ("Q4_1", "Q8_0")}
+# GGUF architectures whose tensors are LLaMA's, some with biases and with norms of queries and keys.
+_LAYOUTS = ("llama", "qwen2", "qwen3")
 _FILE_TYPES = {"f16": "MOSTLY_F16", "int8": "MOSTLY_Q8_0", "int4": "MOSTLY_Q4_1"}
 
 
@@ -62,7 +65,7 @@ def write_gguf(folder: Path, file: Path, encoder: ChatEncoder, type: str = "int8
     """Write one GGUF file.
 
     Args:
-        folder: a Hugging Face folder of LlamaForCausalLM with safetensors and tokenizer.json.
+        folder: a Hugging Face folder of such a model with safetensors and tokenizer.json.
         file: the file to write.
         encoder: of the folder; its template and stop tokens go into the file.
         type: a key of TYPES.
@@ -79,7 +82,7 @@ def write_gguf(folder: Path, file: Path, encoder: ChatEncoder, type: str = "int8
     config = _read_config(folder)
     vocabulary = read_vocabulary(folder, config["vocab_size"])
     tensors = list(_plan(gguf, folder, config, type))
-    writer = gguf.GGUFWriter(None, "llama")
+    writer = gguf.GGUFWriter(None, config["gguf"])
     _add_hyperparameters(writer, gguf, config)
     if licence:
         writer.add_license(licence)
@@ -106,13 +109,14 @@ def write_gguf(folder: Path, file: Path, encoder: ChatEncoder, type: str = "int8
 
 def _read_config(folder: Path) -> dict[str, Any]:
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    architecture = (config.get("architectures") or [config.get("model_type")])[0]
-    if architecture not in ("LlamaForCausalLM", "llama"):
-        raise ConfigError(f"{folder} is a {architecture}; GGUF files are written of LlamaForCausalLM so far")
+    found = family(config)
+    if found.gguf not in _LAYOUTS:
+        names = ", ".join(f.name for f in FAMILIES.values() if f.gguf in _LAYOUTS)
+        raise ConfigError(f"{folder} is a {found.name} model; GGUF files are written of {names} so far")
     if "quantization_config" in config:
         raise ConfigError(f"{folder} holds quantized weights (quantization_config in its config.json); quantize the 16-bit model")
     if config.get("hidden_act", "silu") != "silu":
-        raise ConfigError(f"{folder} uses the activation {config['hidden_act']}; llama.cpp's llama has silu")
+        raise ConfigError(f"{folder} uses the activation {config['hidden_act']}; llama.cpp's {found.gguf} has silu")
     config.setdefault("num_key_value_heads", config["num_attention_heads"])
     if not config.get("head_dim"):
         config["head_dim"] = config["hidden_size"] // config["num_attention_heads"]
@@ -120,13 +124,14 @@ def _read_config(folder: Path) -> dict[str, Any]:
     rope.setdefault("rope_type", rope.get("type", "default"))
     if rope["rope_type"] not in ("default", "linear", "llama3"):
         raise ConfigError(f"{folder} has RoPE of type {rope['rope_type']}; GGUF files are written of default, linear and llama3 so far")
-    return {**config, "rope_parameters": rope}
+    return {**config, "rope_parameters": rope, "gguf": found.gguf}
 
 
 def _add_hyperparameters(writer: Any, gguf: Any, config: dict[str, Any]) -> None:
     rope, width = config["rope_parameters"], config["head_dim"]
+    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None     # llama.cpp sees beyond it
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_context_length(min(config["max_position_embeddings"], window or math.inf))
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_feed_forward_length(config["intermediate_size"])
@@ -149,17 +154,17 @@ def _plan(gguf: Any, folder: Path, config: dict[str, Any], type: str) -> Iterato
         sources.pop("lm_head.weight", None)
     elif "lm_head.weight" not in sources:
         raise ConfigError(f"{folder} has no lm_head.weight, and its config does not tie the output to the embedding")
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[config["gguf"].upper()], config["num_hidden_layers"])
     found = {}
     for name, source in sources.items():
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if target is None:
-            raise ConfigError(f"{folder} has a tensor {name}, which a LLaMA of {config['num_hidden_layers']} layers has not")
+            raise ConfigError(f"{folder} has a tensor {name}, which a {config['gguf']} of {config['num_hidden_layers']} layers has not")
         found[target] = source
     rows = tuple(found["token_embd.weight"].shape) if "token_embd.weight" in found else None
     if rows != (config["vocab_size"], config["hidden_size"]):
         raise ConfigError(f"{folder} has an embedding of shape {rows}, its config says {(config['vocab_size'], config['hidden_size'])}")
-    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
+    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]} if config["gguf"] == "llama" else {}
     for target in sorted(found, key=_order):
         shape = tuple(found[target].shape)
         part = target.split(".")[-2]

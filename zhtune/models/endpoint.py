@@ -13,7 +13,7 @@ from typing import Any
 
 from zhtune.errors import ConfigError, DataError, ZhtuneError
 from zhtune.log import progress
-from zhtune.models.engine import Conversation, Reply, Sampling
+from zhtune.models.engine import Conversation, Reply, Sampling, refuse_bare
 from zhtune.references import Source
 from zhtune.synthesis.openai_teacher import Endpoint, require_client
 
@@ -85,6 +85,8 @@ class EndpointEngine:
 
     def _ask(self, messages: Conversation, sampling: Sampling, **more: Any) -> Any:
         import openai
+        if not sampling.adapter:
+            refuse_bare(self.name)
         fields = {"stop": list(sampling.stop) or None, "tools": messages[0].get("tools")}
         sent = [{name: m[name] for name in ("role", "content", "tool_calls", "tool_call_id", "name") if name in m} for m in messages]
         try:

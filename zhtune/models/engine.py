@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
+
+from zhtune.errors import ConfigError
 
 Conversation = list[dict[str, Any]]
 
@@ -27,7 +29,7 @@ class Sampling:
     by: str = ""
     """Which of the engine's adapters answers; empty: the model without them"""
     adapter: bool = True
-    """False answers without the prefix, prompt or bottleneck that was loaded, as the model under it"""
+    """False answers without the adapter that stands beside the weights, as the model under it"""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,12 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free what it holds; it answers no more."""
+
+
+def refuse_bare(name: str) -> NoReturn:
+    """Refuse to answer without the adapter where none stands beside the weights."""
+    raise ConfigError(f"{name} has no adapter of its own beside its weights that an answer could leave out; chat and serve keep a LoRA there "
+                      "with --apart true, while a GGUF file, an endpoint and a merged model hold one set of weights")
 
 
 def until_stop(text: str, stops: tuple[str, ...]) -> tuple[str, str, bool]:

@@ -34,9 +34,9 @@ class Family:
     outputs: tuple[str, ...] = ()
     """Outputs of attention and MLP, behind which a bottleneck stands"""
     template: str = ""
-    """The chat template its published chat models were trained with"""
+    """The chat template its published chat models were trained with: suggested where a model has none"""
     stops: tuple[str, ...] = ()
-    """Tokens that end an answer of its chat models"""
+    """Tokens that end an answer of its chat models, whatever a folder's files say: llama.cpp stops there as well"""
     gguf: str = ""
     """Architecture in a GGUF file; empty where llama.cpp has none"""
     refuses: dict[str, str] = field(default_factory=dict)

@@ -16,8 +16,8 @@ from typing import Any
 from zhtune.errors import ConfigError, DataError, require
 from zhtune.log import progress
 from zhtune.models.context import context_of
-from zhtune.models.engine import Conversation, Reply, Sampling, Whole, until_stop
-from zhtune.models.load import load_chain, open_encoder
+from zhtune.models.engine import Conversation, Reply, Sampling, Whole, refuse_bare, until_stop
+from zhtune.models.load import is_adapter, load_chain, open_encoder
 from zhtune.references import Source
 from zhtune.templates.render import template_of
 
@@ -31,17 +31,20 @@ class TransformersEngine:
         source: a resolved model reference.
         template: a chat template's name, for a base that has none.
         adapters: by name, LoRA adapters on the model that are kept apart (Sampling.by).
+        apart: keep the last adapter of `source` beside the weights too (Sampling.adapter).
     """
 
-    def __init__(self, source: Source, template: str = "", adapters: Mapping[str, Source] | None = None):
+    def __init__(self, source: Source, template: str = "", adapters: Mapping[str, Source] | None = None, apart: bool = False):
         torch = require("torch", "train")
+        if apart and not is_adapter(source):
+            refuse_bare(source.reference)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
             self.encoder, _ = open_encoder(source, Path(scratch), template)
             self._names = {name: f"adapter{i}" for i, name in enumerate(adapters or {})}
             for adapter in (adapters or {}).values():
                 _require_fit(adapter, source, template or self.encoder.template_text == (template_of(adapter.path) or self.encoder.template_text))
-            model, _ = load_chain(source, Path(scratch), "auto" if self._device == "cuda" else "float32")
+            model, _ = load_chain(source, Path(scratch), "auto" if self._device == "cuda" else "float32", apart=apart)
         for name, adapter in (adapters or {}).items():
             model = _beside(model, adapter, self._names[name])
         self.model = model.to(self._device)
@@ -49,8 +52,9 @@ class TransformersEngine:
         self._unused = torch.tensor(self.encoder.unused(rows), dtype=torch.long, device=self._device)
         self.name = source.reference
         from zhtune.models.attached import Attached
-        self._attached = isinstance(model, Attached)
-        self.context: int = context_of(model.config.to_dict()) - (model.part.positions if self._attached else 0)
+        attached = isinstance(model, Attached)
+        self._beside = attached or apart                    # whether an answer can do without the model's own adapter
+        self.context: int = context_of(model.config.to_dict()) - (model.part.positions if attached else 0)
 
     def generate(self, conversations: list[Conversation], sampling: Sampling) -> list[Reply]:
         """Answer many conversations; the answers come in the order of the conversations.
@@ -118,10 +122,8 @@ class TransformersEngine:
     def _answering(self, sampling: Sampling) -> AbstractContextManager[Any]:
         """Context in which the adapter that was asked for computes, or none."""
         name = sampling.by
-        if self._attached:
-            return nullcontext() if sampling.adapter else self.model.disable_adapter()
         if not sampling.adapter:
-            raise ConfigError(f"{self.name} has no prefix, prompt or bottleneck that could be switched off for one answer")
+            return self.model.disable_adapter() if self._beside else refuse_bare(self.name)
         if not self._names:
             return nullcontext()
         if not name:

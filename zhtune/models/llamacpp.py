@@ -20,7 +20,7 @@ from typing import Any
 
 from zhtune.errors import ConfigError, DataError, ZhtuneError, require
 from zhtune.log import logger, progress
-from zhtune.models.engine import Conversation, Reply, Sampling
+from zhtune.models.engine import Conversation, Reply, Sampling, refuse_bare
 from zhtune.references import Source
 from zhtune.templates.encode import ChatEncoder
 
@@ -128,6 +128,8 @@ class LlamaCppEngine:
             connection.close()
 
     def _request(self, messages: Conversation, sampling: Sampling) -> dict[str, Any]:
+        if not sampling.adapter:
+            refuse_bare(self.name)
         request = {"max_tokens": sampling.max_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p,
                    "seed": sampling.seed, "stop": list(sampling.stop), "samplers": ["temperature", "top_p"], "top_k": 0, "min_p": 0.0,
                    "repeat_penalty": 1.0, "logit_bias": self._bias, "cache_prompt": False}     # a reused prefix changes the last bits

@@ -213,7 +213,8 @@ def _base_of(adapter: Source, base: str) -> Source:
     return found
 
 
-def load_chain(source: Source, scratch: Path, dtype: str = "float32", quantized: str = "", base: str = "") -> tuple[Any, Path]:
+def load_chain(source: Source, scratch: Path, dtype: str = "float32", quantized: str = "", base: str = "",
+               apart: bool = False) -> tuple[Any, Path]:
     """The model under a reference with its adapters applied, and the folder of its tokenizer.
 
     Adapters are merged into the weights in memory, in the order in which they were trained, before those are quantized.
@@ -223,20 +224,21 @@ def load_chain(source: Source, scratch: Path, dtype: str = "float32", quantized:
         scratch: an empty folder for what has to be written on the way.
         dtype, quantized: of load_model.
         base: of chain.
+        apart: leave the last adapter beside the weights, which must not be quantized.
     """
     root, adapters = chain(source, base)
     refuse_unmergeable(adapters[:-1])
     folder = materialise(root, scratch)
     model = load_model(folder, dtype, "" if adapters else quantized)
     for adapter in adapters:
-        model = _apply(model, adapter)
+        model = _apply(model, adapter, apart and adapter is adapters[-1])
     if adapters and quantized:
         model.save_pretrained(scratch / "merged")
         model = load_model(scratch / "merged", dtype, quantized)
     return model.eval(), folder
 
 
-def _apply(model: Any, adapter: Source) -> Any:
+def _apply(model: Any, adapter: Source, apart: bool) -> Any:
     config = adapter_config(adapter)
     if config["peft_type"] not in _MERGED:
         from zhtune.models import attached
@@ -248,7 +250,8 @@ def _apply(model: Any, adapter: Source) -> Any:
     if model.config.tie_word_embeddings and {"embed_tokens", "word_embeddings", "lm_head"} & set(targets if isinstance(targets, list) else []):
         raise ConfigError(f"{adapter.reference} adapts one of two tied embeddings by LoRA: merged, it would change the other one too")
     try:
-        return peft.PeftModel.from_pretrained(model, str(adapter.path), is_trainable=False).merge_and_unload()
+        beside = peft.PeftModel.from_pretrained(model, str(adapter.path), is_trainable=False)
+        return beside if apart else beside.merge_and_unload()
     except (ValueError, RuntimeError, KeyError) as error:
         raise ArtifactError(f"{adapter.reference} does not fit its base: {str(error).splitlines()[0]}") from error
 
@@ -264,7 +267,8 @@ def open_encoder(source: Source, scratch: Path, template: str = "", chat: bool =
     """
     root, adapters = chain(source, base)
     folder = materialise(root, scratch)
-    return ChatEncoder(folder, template, [adapter.path for adapter in adapters], chat), folder
+    found = family_of(folder)
+    return ChatEncoder(folder, template, [adapter.path for adapter in adapters], chat, found.template, found.stops), folder
 
 
 def save_template(encoder: ChatEncoder, folder: Path, target: Path) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from zhtune.errors import ConfigError
-from zhtune.models.engine import Conversation, Engine, Reply, Sampling
+from zhtune.models.engine import Conversation, Engine, Reply, Sampling, refuse_bare
 from zhtune.references import Source
 
 
-def open_engine(source: Source, threads: int = 2, template: str = "", adapters: Mapping[str, Source] | None = None) -> Engine:
+def open_engine(source: Source, threads: int = 2, template: str = "", adapters: Mapping[str, Source] | None = None,
+                apart: bool = False) -> Engine:
     """The engine for a resolved reference: model, adapter, base, quantized artifact, .gguf file or endpoint.
 
     Args:
@@ -18,6 +19,7 @@ def open_engine(source: Source, threads: int = 2, template: str = "", adapters: 
         threads: of llama.cpp; torch takes its own from OMP_NUM_THREADS.
         template: a chat template's name, for a model that has none.
         adapters: by name, adapters on a model that are kept apart: each answer names the one it is by.
+        apart: do not merge the last adapter of the reference, so that an answer can leave it out (a LoRA is slower so).
 
     Raises:
         ConfigError: nothing that answers, or not in this way.
@@ -25,6 +27,10 @@ def open_engine(source: Source, threads: int = 2, template: str = "", adapters: 
     gguf = source.kind == "quantized" or (source.path is not None and source.path.suffix == ".gguf")
     if adapters and (gguf or source.kind == "endpoint"):
         raise ConfigError(f"{source.reference} takes no adapters; give the model that they were trained on")
+    if apart and adapters:
+        raise ConfigError("with --adapters the model itself answers a prompt whose field adapter is left out; false stands for nothing more")
+    if apart and (gguf or source.kind == "endpoint"):
+        refuse_bare(source.reference)
     if template and source.kind == "endpoint":
         raise ConfigError("an endpoint has its own chat template; leave out --template")
     if source.kind == "endpoint":
@@ -34,7 +40,7 @@ def open_engine(source: Source, threads: int = 2, template: str = "", adapters: 
         from zhtune.models.llamacpp import LlamaCppEngine
         return LlamaCppEngine(source, threads, template=template)
     from zhtune.models.generation import TransformersEngine
-    return TransformersEngine(source, template, adapters or {})
+    return TransformersEngine(source, template, adapters or {}, apart)
 
 
 @contextmanager

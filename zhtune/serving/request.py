@@ -16,7 +16,7 @@ from zhtune.models.engine import Conversation, Sampling
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _KNOWN = {"model", "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "stop", "stream",
-          "stream_options"}
+          "stream_options", "adapter"}                      # the last is zhtune's own: false leaves the adapter out
 # Labels of a request: they change no answer.
 _IGNORED = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "parallel_tool_calls"}
 # Fields that are accepted at these values only, where they do nothing.
@@ -79,7 +79,8 @@ def parse_request(body: bytes, max_tokens: int) -> ChatRequest:
     sampling = Sampling(max_tokens=_number(fields, limit, max_tokens, 1, 1 << 20, whole=True),
                         temperature=float(_number(fields, "temperature", Sampling.temperature, 0, 2)),
                         top_p=float(_number(fields, "top_p", Sampling.top_p, 0.001, 1)),
-                        seed=_number(fields, "seed", Sampling.seed, -(1 << 63), (1 << 63) - 1, whole=True))
+                        seed=_number(fields, "seed", Sampling.seed, -(1 << 63), (1 << 63) - 1, whole=True),
+                        adapter=_typed(fields, "adapter", bool, True))
     options = _typed(fields, "stream_options", dict, {})
     return ChatRequest(_typed(fields, "model", str, ""), _messages(fields.get("messages")), sampling, _stop(fields.get("stop", [])),
                        _typed(fields, "stream", bool, False), options.get("include_usage") is True)

@@ -1,7 +1,8 @@
 """Talk to a model in the terminal, or pipe questions through it. Writes nothing but the answers.
 
-At a terminal: /new begins a new conversation, /quit or Ctrl-D ends, Ctrl-C stops the answer. From a pipe: one question a
-line, one conversation, and nothing on stdout but the answers.
+At a terminal: /new begins a new conversation, /adapter off answers without the adapter and /adapter on with it again, /quit
+or Ctrl-D ends, Ctrl-C stops the answer. From a pipe: one question a line, one conversation, and nothing on stdout but the
+answers.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TextIO
 
 from zhtune import references
@@ -40,6 +41,8 @@ class ChatConfig:
     """Answer this one question and end"""
     template: str = ""
     """Chat template for a model that has none, such as chatml"""
+    apart: bool = False
+    """Do not merge a LoRA, so that /adapter off can leave it out (slower; other adapters always can be)"""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1 or not 0 <= self.temperature <= 2:
@@ -53,7 +56,7 @@ def chat(config: ChatConfig) -> None:
         ConfigError: the reference names nothing that answers.
         DataError: a question that the model cannot take, or input that is not UTF-8.
     """
-    with closing(open_engine(references.resolve(config.model), template=config.template)) as engine:
+    with closing(open_engine(references.resolve(config.model), template=config.template, apart=config.apart)) as engine:
         talk = Talk(engine, config.system, Sampling(config.max_tokens, config.temperature, seed=config.seed))
         try:
             if config.prompt:
@@ -99,9 +102,15 @@ class Talk:
             else:
                 self.turns.pop()
 
-    def forget(self) -> None:
-        """Begin a new conversation."""
-        self.turns.clear()
+    def obey(self, line: str) -> bool:
+        """Do what /new, /adapter on and /adapter off say; whether the line was one of them."""
+        if line == "/new":
+            self.turns.clear()
+        elif line in ("/adapter on", "/adapter off"):
+            self.sampling = replace(self.sampling, adapter=line == "/adapter on")
+        else:
+            return False
+        return True
 
     def _fitting(self) -> Iterator[str | Reply]:
         """The engine's stream; where it refuses the conversation (too long for the context), the oldest turns are forgotten."""
@@ -135,7 +144,7 @@ def answer(talk: Talk, question: str, out: TextIO) -> None:
 
 
 def through_pipe(talk: Talk, lines: Iterable[bytes], out: TextIO) -> None:
-    """Answer one question a line; blank lines are skipped, /new and /quit mean what they mean at a terminal.
+    """Answer one question a line; blank lines are skipped, /new, /adapter and /quit mean what they mean at a terminal.
 
     Raises:
         DataError: a line is not UTF-8, or the model cannot take it.
@@ -147,16 +156,14 @@ def through_pipe(talk: Talk, lines: Iterable[bytes], out: TextIO) -> None:
             raise DataError("not UTF-8 text; convert it first, such as with: iconv -f gb18030 -t utf-8", "stdin", number) from error
         if question == "/quit":
             return
-        if question == "/new":
-            talk.forget()
-        elif question:
+        if question and not talk.obey(question):
             answer(talk, question, out)
 
 
 def at_terminal(talk: Talk, out: TextIO) -> None:
     """Ask and answer until /quit or Ctrl-D."""
     import readline  # noqa: F401                           # input() edits the line and remembers earlier ones
-    print("/new begins a new conversation, Ctrl-C stops an answer, /quit or Ctrl-D ends", file=sys.stderr)
+    print("/new begins a new conversation, /adapter off answers without the adapter, Ctrl-C stops an answer, /quit or Ctrl-D ends", file=sys.stderr)
     while True:
         try:
             question = input("> ").strip()
@@ -168,9 +175,7 @@ def at_terminal(talk: Talk, out: TextIO) -> None:
             return
         if question == "/quit":
             return
-        if question == "/new":
-            talk.forget()
-        elif question:
+        if question and not talk.obey(question):
             _answer_or_say(talk, question, out)
 
 
@@ -180,7 +185,8 @@ def _answer_or_say(talk: Talk, question: str, out: TextIO) -> None:
         answer(talk, question, out)
     except KeyboardInterrupt:
         print("[stopped]", file=sys.stderr)
-    except DataError as error:
+    except (DataError, ConfigError) as error:
+        talk.obey("/adapter on")                            # a model without one has refused to do without
         print(f"zhtune: {error}", file=sys.stderr)
     else:
         if talk.finish == "length":

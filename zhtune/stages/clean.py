@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from zhtune import assets
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
@@ -84,6 +85,9 @@ def clean(config: CleanConfig) -> Artifact:
         ConfigError: an unknown rule or preset.
         DataError: no document is left.
     """
+    presets = [f"shipped:{file.stem}" for file in sorted((assets.root() / "scripts" / "presets").glob("*.yaml"))]
+    if config.preset and config.preset not in presets and not Path(config.preset).is_file():
+        raise ConfigError(f"--preset {config.preset} is no preset and no YAML file; presets are: {', '.join(presets)}")
     made = build(STAGE, config, lambda work: _write(work, config))
     if config.report_only:
         logger.info("%s", clean_page.terminal(made.path / "report.json"))

@@ -14,6 +14,7 @@ from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.errors import ConfigError
 from zhtune.log import logger
+from zhtune.models.families import FAMILIES
 from zhtune.models.to_llama import LLAMA_LIKE, llama_config, llama_tensors
 from zhtune.records import write_json
 from zhtune.templates.encode import named_template
@@ -23,9 +24,7 @@ from zhtune.tokenizers.ranks import find_ranks, ranks_definition, read_ranks
 from zhtune.tokenizers.spm import read_spm
 
 STAGE = Stage("convert", version=1, kind="model", inputs={"model": ("file",)})
-# Generation -> padding token, and the tokens that end an answer, the first of them the tokenizer's own end.
-_TOKENS = {"chatglm": ("<pad>", ["<eop>"]), "chatglm2": ("<unk>", ["</s>"]), "chatglm3": ("<unk>", ["</s>", "<|user|>", "<|observation|>"]),
-           "glm-4": ("<|endoftext|>", ["<|endoftext|>", "<|user|>", "<|observation|>"])}
+_PADDING = {"chatglm": "<pad>", "chatglm2": "<unk>", "chatglm3": "<unk>", "glm-4": "<|endoftext|>"}     # by generation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +126,9 @@ def write_tokenizer(source: Path, out: Path, generation: str) -> dict[str, int]:
     (out / "tokenizer.json").write_bytes(orjson.dumps(definition))
     (out / "tokenizer.model").write_bytes(data)
     ids = Tokenizer.from_file(str(out / "tokenizer.json")).get_vocab(with_added_tokens=True)
-    pad, ends = _TOKENS[generation]
     write_json(out / "tokenizer_config.json", {
-        "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": ends[0], "pad_token": pad, "bos_token": None, "unk_token": None,
+        "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": _ends(ids, generation)[0], "pad_token": _PADDING[generation],
+        "bos_token": None, "unk_token": None,
         "padding_side": "left", "clean_up_tokenization_spaces": False})
     (out / "chat_template.jinja").write_text(named_template(generation), "utf-8")
     special = _special(ids, generation)
@@ -137,10 +136,15 @@ def write_tokenizer(source: Path, out: Path, generation: str) -> dict[str, int]:
     return ids
 
 
+def _ends(ids: dict[str, int], generation: str) -> list[str]:
+    """The tokens that end an answer, the first of them the tokenizer's own end."""
+    return [token for token in FAMILIES["chatglm-6b" if generation == "chatglm" else "glm"].stops if token in ids]
+
+
 def _special(ids: dict[str, int], generation: str) -> dict[str, Any]:
     """The ids that a config names."""
-    pad, ends = _TOKENS[generation]
-    named = {"pad_token_id": ids[pad], "eos_token_id": ids[ends[0]] if len(ends) == 1 else [ids[end] for end in ends]}
+    ends = [ids[token] for token in _ends(ids, generation)]
+    named = {"pad_token_id": ids[_PADDING[generation]], "eos_token_id": ends[0] if len(ends) == 1 else ends}
     if generation == "chatglm":
         named |= {"mask_token_id": ids["[MASK]"], "gmask_token_id": ids["[gMASK]"], "bos_token_id": ids["<sop>"]}
     return named

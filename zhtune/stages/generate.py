@@ -40,6 +40,8 @@ class GenerateConfig(StageConfig):
     """Most tokens of an answer"""
     temperature: float = 0.0
     """0 always takes the likeliest token; higher values vary the answers"""
+    without_adapter: bool = False
+    """Answer as the model under the adapter that --model names; a prompt's field `adapter`, true or false, goes before it"""
     top_p: float = 1.0
     """Only the likeliest tokens that have this share of the probability together are drawn from"""
     stop: list[str] = field(default_factory=list)
@@ -65,8 +67,8 @@ class Prompt:
     id: str
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None
-    adapter: str
-    """Name of the adapter that answers; empty for the model"""
+    adapter: str | bool
+    """Name of the one of --adapters that answers; True for the model as it is, False for the model under its own adapter"""
 
 
 def generate(config: GenerateConfig) -> Artifact:
@@ -82,14 +84,15 @@ def generate(config: GenerateConfig) -> Artifact:
 def _write(work: Work, config: GenerateConfig) -> None:
     source: Source = work.sources["model"]
     adapters = {adapter.path.name: adapter for adapter in work.sources.get("adapters", [])}
-    prompts = list(_read(work, adapters))
+    prompts = list(_read(work, adapters, not config.without_adapter))
     (work.path / "logs").mkdir(exist_ok=True)
-    with JobLog(work.path / "logs" / "answers.jsonl") as log, closing(open_engine(source, config.workers, config.template, adapters)) as engine:
+    with JobLog(work.path / "logs" / "answers.jsonl") as log, closing(
+            open_engine(source, config.workers, config.template, adapters, any(p.adapter is False for p in prompts))) as engine:
         prompts = [prompt for prompt in prompts if _fits(work, engine, prompt)]
         if not prompts:
             raise DataError(f"no prompt is left: {dict(work.dropped) or 'the file is empty'}", work.sources["prompts"].path)
         answers = {}
-        for adapter in sorted({prompt.adapter for prompt in prompts}):
+        for adapter in sorted({prompt.adapter for prompt in prompts}, key=str):
             chosen = [prompt for prompt in prompts if prompt.adapter == adapter]
             answers |= _answers(chosen, engine, log, config, adapter)
     name = f"{source.path.name}@{source.digest[:12]}" if source.path else source.reference.rpartition("#")[2]
@@ -99,20 +102,22 @@ def _write(work: Work, config: GenerateConfig) -> None:
                      "completion_tokens": sum(o.usage.get("completion_tokens", 0) for o in answers.values())}
 
 
-def _answers(prompts: list[Prompt], engine: Engine, log: JobLog, config: GenerateConfig, adapter: str) -> dict[str, Outcome]:
+def _answers(prompts: list[Prompt], engine: Engine, log: JobLog, config: GenerateConfig, adapter: str | bool) -> dict[str, Outcome]:
     """Outcomes by prompt, from the log where it has them. Batches are of similar length, and the same after a kill."""
     def ask(conversations: list[Any], max_tokens: int, temperature: float, seed: int) -> list[Reply]:
-        return engine.generate(conversations, Sampling(max_tokens, temperature, config.top_p, seed, tuple(config.stop), adapter))
+        return engine.generate(conversations, Sampling(max_tokens, temperature, config.top_p, seed, tuple(config.stop),
+                                                       adapter if isinstance(adapter, str) else "", adapter is not False))
     ordered = sorted(prompts, key=lambda prompt: sum(len(m["content"]) for m in prompt.messages))
     jobs = [Job(with_tools(p.messages, p.tools), config.max_tokens, config.temperature, config.seed, p.id) for p in ordered]
-    outcomes = LocalTeacher(f"generate {adapter}".strip(), ask, log, config.batch).ask(jobs)
+    name = f"generate {adapter}" if isinstance(adapter, str) else "generate" if adapter else "generate /without"   # no folder's name
+    outcomes = LocalTeacher(name, ask, log, config.batch).ask(jobs)
     return {prompt.id: outcome for prompt, outcome in zip(ordered, outcomes, strict=True)}
 
 
 def _record(prompt: Prompt, outcome: Outcome, name: str) -> dict[str, Any]:
     thinking, text = part_thinking(outcome.text)
     answer = {"role": "assistant", "content": text, **({"reasoning": thinking} if thinking else {})}
-    source = {"model": name, **({"adapter": prompt.adapter} if prompt.adapter else {}), "finish": outcome.finish}
+    source = {"model": name, **({} if prompt.adapter is True else {"adapter": prompt.adapter}), "finish": outcome.finish}
     return {"id": prompt.id, "messages": [*prompt.messages, answer], **({"tools": prompt.tools} if prompt.tools else {}), "source": source}
 
 
@@ -125,7 +130,7 @@ def _fits(work: Work, engine: Engine, prompt: Prompt) -> bool:
     return True
 
 
-def _read(work: Work, adapters: dict[str, Source]) -> Iterator[Prompt]:
+def _read(work: Work, adapters: dict[str, Source], own: bool) -> Iterator[Prompt]:
     """The prompts of a file. Dropped by name: no_question (nothing to answer)."""
     path = work.sources["prompts"].path
     file = path / "records.jsonl" if path.is_dir() else path
@@ -136,10 +141,10 @@ def _read(work: Work, adapters: dict[str, Source]) -> Iterator[Prompt]:
         while messages and messages[-1]["role"] == "assistant":
             messages = messages[:-1]
         name = str(row.get("id", number))
-        adapter = row.get("adapter") or ""
+        adapter = own if row.get("adapter") in (None, "") else row["adapter"]
         if name in taken:
             raise DataError(f"a second prompt has the id {name!r}", file, number)
-        if adapter and adapter not in adapters:
+        if not isinstance(adapter, bool) and adapter not in [*adapters]:
             raise DataError(f"no adapter {adapter!r}; --adapters has: {', '.join(adapters) or 'none'}", file, number)
         taken.add(name)
         if messages:

@@ -27,7 +27,7 @@ from zhtune.graph.place import Placed, place
 from zhtune.graph.statistics import statistics
 from zhtune.records import write_jsonl
 
-STAGE = Stage("kg", version=3, kind="graph", inputs={"input": ("file",), "ontology": ("file",), "additions": ("file",)})
+STAGE = Stage("kg", version=3, kind="graph", inputs={"input": ("file",), "ontology": ("file", "graph"), "additions": ("file",)})
 _SHOWN = 5
 Pair = tuple[Triple, Raw]
 
@@ -39,7 +39,7 @@ class KgConfig(StageConfig):
     input: str
     """A file or folder of triples (jsonl, csv, tsv, spo, json), wide tables (csv, tsv, xlsx), entities (json, jsonl), Neo4j exports, GraphML, N-Triples, Turtle"""  # noqa: E501
     ontology: str = ""
-    """ontology.yaml, if it does not lie in the input's folder; a graph without one gets a draft"""
+    """ontology.yaml, or a graph's folder that holds one (shipped:medical), if it does not lie in the input's; a graph without one gets a draft"""
     additions: str = ""
     """A YAML file of sections that the ontology lacks, such as safety and consult: `shipped:medical-safety` for the shipped graph"""
     on_contradiction: Literal["error", "drop"] = "error"
@@ -62,8 +62,9 @@ def kg(config: KgConfig) -> Artifact:
 def _write(work: Work, config: KgConfig) -> None:
     folder = work.sources["input"].path
     given, path = work.sources.get("ontology"), folder / "ontology.yaml"
-    path = given.path if given else path
-    ontology = read_ontology(path) if path.exists() else None
+    if given:
+        path = given.path / "ontology.yaml" if given.path.is_dir() else given.path
+    ontology = read_ontology(path) if given or path.exists() else None
     found = find(folder, ontology)
     what = read(found, ontology)
     if not what.items:

@@ -52,8 +52,12 @@ class PackConfig(StageConfig):
     def __post_init__(self) -> None:
         if self.weights and self.temperature != 1:
             raise ConfigError("--temperature makes weights of sizes: give it or --weights, not both")
-        if self.temperature < 1 or self.max_epochs <= 0 or self.total_tokens < 0:
-            raise ConfigError("--temperature is at least 1, --max_epochs above 0, --total_tokens not negative")
+        if self.temperature < 1:
+            raise ConfigError(f"--temperature is at least 1, found {self.temperature}")
+        if self.max_epochs <= 0:
+            raise ConfigError(f"--max_epochs is above 0, found {self.max_epochs}")
+        if self.total_tokens < 0:
+            raise ConfigError(f"--total_tokens is 0 or more, found {self.total_tokens}")
 
 
 def pack(config: PackConfig) -> Artifact:

@@ -92,7 +92,7 @@ def _write(work: Work, config: PretrainConfig) -> None:
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
         encoder, folder = open_encoder(work.sources["model"], Path(scratch), chat=False)
         quantized = finetune.check(work.sources["model"], folder, config.method, config.lora, config.tuning,
-                                   "give --isolate false" if config.isolate else "")
+                                   "give --isolate false" if config.isolate else "", config.launch.strategy)
         taken = prompt_length(config.method, config.tuning)
         require_context(read_object(folder / "config.json"), "--block with the prompt" if taken else "--block", config.block + taken)
         model, _ = load_chain(work.sources["model"], Path(scratch), quantized=quantized)

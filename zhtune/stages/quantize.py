@@ -29,7 +29,7 @@ class GateFailed(ZhtuneError):
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeConfig(StageConfig):
-    """Write a model of LLaMA architecture as a GGUF file, for llama.cpp and everything built on it."""
+    """Write a LLaMA, Mistral, Qwen2 or Qwen3 model as a GGUF file, for llama.cpp and everything built on it."""
 
     model: str
     """A model folder, embedded, embedded:8 or new:llama-15m; merge an adapter first"""

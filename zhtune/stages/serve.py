@@ -35,6 +35,8 @@ class ServeConfig:
     """One line shown under the page's chat, such as what the model must not be used for"""
     template: str = ""
     """Chat template for a model that has none, such as chatml"""
+    apart: bool = False
+    """Do not merge a LoRA, so that a request with "adapter": false can leave it out (slower; other adapters always can be)"""
     seconds: float = 0
     """Stop after so many seconds; 0 means never"""
 
@@ -62,7 +64,7 @@ def serve(config: ServeConfig) -> None:
     source = references.resolve(config.model)
     with closing(bind(config.host, config.port)) as listener:    # before the model is loaded, which takes long
         os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))
-        with closing(open_engine(source, config.threads, config.template)) as engine:
+        with closing(open_engine(source, config.threads, config.template, apart=config.apart)) as engine:
             app = create_app(engine, None, served_name(source), licences=source.licences, notice=config.notice,
                              max_tokens=config.max_tokens)
             with suppress(KeyboardInterrupt):               # uvicorn raises it again once everything has ended

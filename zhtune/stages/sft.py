@@ -99,7 +99,7 @@ def _write(work: Work, config: SftConfig) -> None:
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
         encoder, folder = open_encoder(work.sources["model"], Path(scratch), config.template)
         quantized = finetune.check(work.sources["model"], folder, config.method, config.lora, config.tuning,
-                                   "leave out --packing" if config.packing else "")
+                                   "leave out --packing" if config.packing else "", config.launch.strategy)
         taken = prompt_length(config.method, config.tuning)
         require_context(read_object(folder / "config.json"), "--max_length with the prompt" if taken else "--max_length", config.max_length + taken)
         samples, held = divide(work, config, encoder)

@@ -58,12 +58,15 @@ class ChatEncoder:
         template: the name of one in prompts/chat; it goes before all others.
         adapters: folders of adapters on the model, first to last; a template of the last goes before the model's.
         chat: False for texts alone: without a template, documents end with the tokenizer's end of text.
+        usual: the template to suggest where there is none.
+        stops: special tokens that end answers of such models, besides those that its files name; the tokenizer may lack some.
 
     Raises:
         ConfigError: no tokenizer.json, no or an unusable template.
     """
 
-    def __init__(self, folder: Path, template: str = "", adapters: Sequence[Path] = (), chat: bool = True):
+    def __init__(self, folder: Path, template: str = "", adapters: Sequence[Path] = (), chat: bool = True, usual: str = "",
+                 stops: Sequence[str] = ()):
         from tokenizers import AddedToken, Tokenizer
         file = folder / "tokenizer.json"
         if not file.exists():
@@ -91,15 +94,16 @@ class ChatEncoder:
         self._template: Template | None = None
         self._lead, self.last_only = "", False
         if self.template_text or chat:
-            self._open_template(folder, template)
+            self._open_template(folder, template, usual or "chatml")
+            self.stop_ids = sorted({*self.stop_ids, *(self._added[token] for token in stops if self._added.get(token) in self._special)})
         elif self._stops:
             self.end_id, self.stop_ids = self._stops[-1], sorted(set(self._stops))
         else:
             raise ConfigError(f"{folder} says of no token that it ends a text; its tokenizer_config.json needs an eos_token")
 
-    def _open_template(self, folder: Path, name: str) -> None:
+    def _open_template(self, folder: Path, name: str, usual: str) -> None:
         if not self.template_text:
-            raise ConfigError(f"{folder} has no chat template; name one with --template, such as --template chatml")
+            raise ConfigError(f"{folder} has no chat template; name one with --template, such as --template {usual}")
         self._template = Template(self.template_text, _token_names(folder))
         conversation, rendered = self._rendered([_ASK, _TELL])
         if name and (absent := [t for t in _TOKEN.findall(rendered) if t not in self._added]):

@@ -14,6 +14,7 @@ from zhtune.references import Source
 
 Method = Literal["full", "freeze", "lora", "qlora", "p-tuning-v2", "p-tuning", "prompt-tuning", "ia3", "bottleneck"]
 WHOLE = ("full", "freeze")                                  # methods that write a model, not an adapter
+BY_PEFT = ("lora", "qlora", "ia3")                          # the other adapters are zhtune's own modules (models/attached.py)
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def adapt(model: Any, found: Family, method: Method, lora: Lora, tuning: Tuning,
     """
     torch = require("torch", "train")
     torch.manual_seed(seed)
-    if method in ("lora", "qlora", "ia3"):
+    if method in BY_PEFT:
         return _by_peft(model, found, method, lora, rows)
     from zhtune.models.attached import Attached
     from zhtune.models.inserts import Bottleneck, SoftPrompt

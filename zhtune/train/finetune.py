@@ -12,14 +12,16 @@ from zhtune.models.families import family_of, refuse
 from zhtune.models.load import chain, copy_tokenizer, refuse_unmergeable
 from zhtune.records import write_jsonl
 from zhtune.references import Source
-from zhtune.train.adapter import WHOLE, Lora, Method, Tuning, adapt, last_layers, prompt_length, quantization, save_adapter
+from zhtune.train import parallel
+from zhtune.train.adapter import BY_PEFT, WHOLE, Lora, Method, Tuning, adapt, last_layers, prompt_length, quantization, save_adapter
 from zhtune.train.report import write_page
 from zhtune.train.samples import Sample
 
 SHOWN = 100                                                 # samples kept beside every trained model
 
 
-def check(source: Source, folder: Path, method: Method, lora: Lora, tuning: Tuning, unpack: str = "") -> str:
+def check(source: Source, folder: Path, method: Method, lora: Lora, tuning: Tuning, unpack: str = "",
+          strategy: str = "") -> str:
     """Refuse every combination that cannot be, before weights are loaded; returns how the base is to be held (load_model's `quantized`).
 
     Args:
@@ -27,11 +29,15 @@ def check(source: Source, folder: Path, method: Method, lora: Lora, tuning: Tuni
         folder: the model's, or the one its chain of adapters stands on.
         method, lora, tuning: of train/adapter.py.
         unpack: how to do without packing, where rows are to hold several documents.
+        strategy: how several processes share the weights.
 
     Raises:
-        ConfigError: what the family, the adapter under it or a quantized base cannot do; new rows that are not there.
+        ConfigError: what the family, the adapter under it, a quantized base or a strategy cannot do; new rows that are not there.
     """
     quantized = quantization(method, tuning)
+    if method not in (*WHOLE, *BY_PEFT) and (divided := parallel.divides_weights(strategy)):
+        raise ConfigError(f"--method {method} with {divided}, which leaves each process a part of every weight, also of the {method}'s, which "
+                          "must be whole; take --launch.strategy zero2 (it divides the optimizer's state), none, or --method lora")
     refuse_unmergeable(chain(source)[1])
     found = family_of(folder)
     refuse(found, method)

@@ -45,21 +45,35 @@ def settings(strategy: str) -> dict[str, Any]:
     """
     if not strategy:
         return {}
-    shipped = assets.root() / "scripts" / "deepspeed"
-    file = Path(strategy) if strategy.endswith(".json") else shipped / f"{strategy}.json"
-    if not file.exists():
-        raise ConfigError(f"--launch.strategy {strategy}: no such file; shipped are {', '.join(sorted(p.stem for p in shipped.glob('*.json')))}")
-    values = json.loads(file.read_text("utf-8"))
+    values = _values(strategy)
     if "zero_optimization" not in values:
         return {"fsdp": True, "fsdp_config": values}
     require("deepspeed", "cluster")
     return {"deepspeed": values}
 
 
+def _values(strategy: str) -> dict[str, Any]:
+    shipped = assets.root() / "scripts" / "deepspeed"
+    file = Path(strategy) if strategy.endswith(".json") else shipped / f"{strategy}.json"
+    if not file.exists():
+        raise ConfigError(f"--launch.strategy {strategy}: no such file; shipped are {', '.join(sorted(p.stem for p in shipped.glob('*.json')))}")
+    return json.loads(file.read_text("utf-8"))
+
+
+def divides_weights(strategy: str) -> str:
+    """"ZeRO-3" or "FSDP", where no process will hold a whole weight; else empty."""
+    kind = asked_for(strategy)
+    file = strategy or os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "")
+    if kind != "DEEPSPEED":
+        return kind
+    stage = _values(file).get("zero_optimization", {}).get("stage") if file else os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE")
+    return "ZeRO-3" if str(stage) == "3" else ""
+
+
 def asked_for(strategy: str) -> str:
     """"DEEPSPEED", "FSDP" or "" as --launch.strategy or accelerate's own environment says."""
     if strategy:
-        return "FSDP" if strategy == "fsdp2" else "DEEPSPEED"
+        return "DEEPSPEED" if "zero_optimization" in _values(strategy) else "FSDP"
     return next((kind for kind in ("DEEPSPEED", "FSDP") if os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() == "true"), "")
 
 
