@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
@@ -43,11 +44,9 @@ FAMILIES = sorted(name.removesuffix("-tiny") for name in SHAPES if name.endswith
 IDS = torch.tensor([[9, 200, 7, 31, 90, 5, 77, 60], [50, 51, 52, 53, 54, 55, 56, 57]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 0, 0, 0], [1] * 8])
 SMALL = Tuning(prefix=PrefixOptions(tokens=5, dropout=0.0), prompt_tokens=3, bottleneck=6, layers=1)
-# Each method on each family at least twice over the table, each pair of (method, option) once.
-PAIRS = [(f, m) for f in FAMILIES for m in ("lora", "p-tuning-v2", "bottleneck")] + [
-    ("llama", "dora"), ("qwen3", "rslora"), ("llama", "ia3"), ("bloom", "ia3"), ("glm", "ia3"), ("llama", "p-tuning"), ("bloom", "p-tuning"),
-    ("qwen3", "p-tuning"), ("glm", "prompt-tuning"), ("bloom", "prompt-tuning"), ("gemma", "prompt-tuning"), ("llama", "projection"),
-    ("bloom", "projection"), ("qwen2", "freeze"), ("bloom", "freeze")]
+METHODS = ("lora", "rslora", "dora", "ia3", "p-tuning-v2", "projection", "p-tuning", "prompt-tuning", "bottleneck", "freeze")
+# Every family with every method, but what the table of families refuses (ChatGLM reads positions from ids).
+PAIRS = [(f, m) for f in FAMILIES for m in METHODS if (f, m) not in (("chatglm", "p-tuning"), ("chatglm", "prompt-tuning"))]
 
 
 @cache
@@ -58,8 +57,19 @@ def folder_of(family: str) -> Path:
     return folder
 
 
+@cache
+def pristine(family: str) -> Any:
+    return load_model(folder_of(family))
+
+
+@cache
+def bare_logits(family: str) -> Any:
+    return logits(pristine(family))
+
+
 def fresh(family: str, quantized: str = "") -> Any:
-    return load_model(folder_of(family), quantized=quantized)
+    """A model of its own to change; a copy takes a third of the time of loading."""
+    return load_model(folder_of(family), quantized=quantized) if quantized else copy.deepcopy(pristine(family))
 
 
 def adapted(family: str, method: str, model: Any = None, tuning: Tuning = SMALL) -> Any:
@@ -108,7 +118,7 @@ def loaded(folder: Path, scratch: Path) -> Any:
 @pytest.mark.parametrize(("family", "method"), PAIRS)
 def test_gradients_padding_and_reload(family: str, method: str, tmp_path: Path):
     model = adapted(family, method)
-    before = logits(fresh(family))
+    before = bare_logits(family)
     gradients = step(model)
     assert gradients and all(g is not None and g.abs().sum() > 0 for g in gradients.values()), [n for n, g in gradients.items() if g is None]
     expected = logits(model)
@@ -432,7 +442,7 @@ def test_a_finished_prefix_is_a_start(tmp_path: Path, talks: str):
     assert after["first_loss"] == pytest.approx(before["last_loss"], rel=.05) and before["last_loss"] < .9 * before["first_loss"]
 
 
-@pytest.mark.parametrize(("family", "quantized", "method"), [("llama", "nf4", "lora"), ("bloom", "nf4", "lora"), ("glm", "int8", "ia3"),
+@pytest.mark.parametrize(("family", "quantized", "method"), [*((f, "nf4", "lora") for f in FAMILIES), ("glm", "int8", "ia3"),
                                                              ("qwen3", "nf4", "p-tuning-v2"), ("bloom", "int8", "p-tuning-v2"), ("llama", "nf4", "dora")])
 def test_a_quantized_base_trains_again_after_it_was_evaluated(family: str, quantized: str, method: str, tmp_path: Path):
     """bitsandbytes on AVX512-BF16: after one evaluation layer 0 would get no gradient, or its bias an in-place error."""
