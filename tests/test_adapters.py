@@ -347,7 +347,7 @@ def test_a_prefix_trains_resumes_answers_and_can_be_switched_off_for_one_request
     def run(name: str) -> Any:
         return sft(SftConfig(model="new:llama-tiny", records=talks, method="p-tuning-v2", out=str(tmp_path / name),
                              tuning=Tuning(prefix=PrefixOptions(tokens=8, projection=True)),
-                             schedule=Schedule(learning_rate=2e-2, epochs=60, batch_size=3, checkpoints=3, precision="fp32")))
+                             schedule=Schedule(learning_rate=2e-2, epochs=24, batch_size=3, checkpoints=3, precision="fp32")))
     whole = run("whole")
     assert whole.kind == "adapter" and whole.manifest["resolved"]["base"] == "new:llama-tiny"
     assert whole.manifest["metrics"]["last_loss"] < .95 * whole.manifest["metrics"]["first_loss"]
@@ -371,7 +371,7 @@ def test_a_prefix_trains_resumes_answers_and_can_be_switched_off_for_one_request
         base.generate(ask, Sampling(adapter=False))
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "ia3", "p-tuning-v2", "prompt-tuning", "bottleneck"])
+@pytest.mark.parametrize("method", ["lora", "ia3", "p-tuning-v2", "prompt-tuning", "bottleneck"])
 def test_a_prompt_is_answered_without_the_adapter_where_it_says_so(method: str, tmp_path: Path):
     taught = adapted("qwen3", method)
     for _ in range(8):                                      # until its answers are others than the base's
@@ -435,7 +435,7 @@ def test_a_finished_prefix_is_a_start(tmp_path: Path, talks: str):
     def run(name: str, start: str = "") -> Any:
         return sft(SftConfig(model="new:qwen3-tiny", records=talks, method="p-tuning-v2", out=str(tmp_path / name), start=start,
                              tuning=Tuning(prefix=PrefixOptions(tokens=4, dropout=0.0)),
-                             schedule=Schedule(learning_rate=5e-2, epochs=60, batch_size=3, precision="fp32")))
+                             schedule=Schedule(learning_rate=1e-1, epochs=40, batch_size=3, precision="fp32")))
     first = run("first")
     second = run("second", str(first.path))
     before, after = first.manifest["metrics"], second.manifest["metrics"]
@@ -462,7 +462,7 @@ def test_a_quantized_base_trains_again_after_it_was_evaluated(family: str, quant
 def test_qlora_trains_through_the_stage_with_float_adapters(tmp_path: Path, talks: str):
     pytest.importorskip("bitsandbytes")
     made = sft(SftConfig(model="new:llama-tiny", records=talks, method="qlora", out=str(tmp_path / "qlora"),
-                         schedule=Schedule(learning_rate=1e-2, epochs=60, batch_size=3, precision="fp32")))
+                         schedule=Schedule(learning_rate=2e-2, epochs=25, batch_size=3, precision="fp32")))
     assert made.manifest["metrics"]["last_loss"] < .85 * made.manifest["metrics"]["first_loss"]
     from safetensors.torch import load_file
     assert {t.dtype for t in load_file(made.path / "adapter_model.safetensors").values()} == {torch.float32}
