@@ -204,7 +204,7 @@ def test_several_adapters_on_one_base_answer_by_name(tmp_path, model):
     write_shape("llama-tiny", tmp_path / "other", seed=9)
     with pytest.raises(ConfigError, match="was trained on another model than"):
         generate(GenerateConfig(model=str(tmp_path / "other"), prompts=str(tmp_path / "p.jsonl"), adapters=adapters, out=str(tmp_path / "no")))
-    with pytest.raises(ConfigError, match="with --adapters the model itself answers a prompt whose field adapter is left out"):
+    with pytest.raises(ConfigError, match='with --adapters a prompt without the field "adapter" is answered by the model itself'):
         generate(GenerateConfig(model=str(model), prompts=str(tmp_path / "p.jsonl"), adapters=adapters, without_adapter=True, out=str(tmp_path / "no")))
     with pytest.raises(ConfigError, match="takes no adapters"):
         open_engine(references.resolve("http://127.0.0.1:1/v1#m"), adapters={"a": references.resolve(adapters[0])})

@@ -28,7 +28,7 @@ def open_engine(source: Source, threads: int = 2, template: str = "", adapters: 
     if adapters and (gguf or source.kind == "endpoint"):
         raise ConfigError(f"{source.reference} takes no adapters; give the model that they were trained on")
     if apart and adapters:
-        raise ConfigError("with --adapters the model itself answers a prompt whose field adapter is left out; false stands for nothing more")
+        raise ConfigError('with --adapters a prompt without the field "adapter" is answered by the model itself; leave out false there')
     if apart and (gguf or source.kind == "endpoint"):
         refuse_bare(source.reference)
     if template and source.kind == "endpoint":
