@@ -224,14 +224,15 @@ def test_a_checkpoint_that_would_run_code_is_not_read(tmp_path: Path):
         Prefix.from_tensors(fresh("llama"), {"lm_head.weight": torch.ones(1)})
 
 
-def test_peft_reads_a_prompt_of_ours_and_we_read_peft(tmp_path: Path):
-    model = adapted("llama", "p-tuning")
-    folder = saved(model, "llama", tmp_path / "ours")
-    theirs = peft.PeftModel.from_pretrained(fresh("llama"), str(folder))
+@pytest.mark.parametrize("family", ["llama", "bloom"])
+def test_peft_reads_a_prompt_of_ours_and_we_read_peft(family: str, tmp_path: Path):
+    model = adapted(family, "p-tuning")
+    folder = saved(model, family, tmp_path / "ours")
+    theirs = peft.PeftModel.from_pretrained(fresh(family), str(folder))
     ones = torch.ones_like(IDS)
     assert torch.allclose(logits(theirs, mask=ones)[:, 3:], logits(model, mask=ones), atol=1e-5)
-    tuned = peft.get_peft_model(fresh("llama"), peft.PromptTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM"))
-    tuned.peft_config["default"].base_model_name_or_path = str(folder_of("llama"))
+    tuned = peft.get_peft_model(fresh(family), peft.PromptTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM"))
+    tuned.peft_config["default"].base_model_name_or_path = str(folder_of(family))
     tuned.save_pretrained(tmp_path / "theirs")
     assert torch.allclose(logits(loaded(tmp_path / "theirs", tmp_path / "scratch"), mask=ones), logits(tuned, mask=ones)[:, 4:], atol=1e-5)
 

@@ -6,7 +6,6 @@ the last token, and gaps before it.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +16,7 @@ from zhtune.errors import ConfigError, DataError, require
 from zhtune.log import progress
 from zhtune.models.context import context_of
 from zhtune.models.engine import Conversation, Reply, Sampling, Whole, refuse_bare, until_stop
-from zhtune.models.load import is_adapter, load_chain, open_encoder
+from zhtune.models.load import adapter_config, is_adapter, load_chain, open_encoder
 from zhtune.references import Source
 from zhtune.templates.render import template_of
 
@@ -122,12 +121,12 @@ class TransformersEngine:
     def _answering(self, sampling: Sampling) -> AbstractContextManager[Any]:
         """Context in which the adapter that was asked for computes, or none."""
         name = sampling.by
-        if not sampling.adapter:
-            return self.model.disable_adapter() if self._beside else refuse_bare(self.name)
+        if not sampling.adapter and not self._beside:
+            refuse_bare(self.name)
+        if not sampling.adapter or (self._names and not name):
+            return self.model.disable_adapter()
         if not self._names:
             return nullcontext()
-        if not name:
-            return self.model.disable_adapter()
         if name not in self._names:
             raise DataError(f"there is no adapter {name!r}; there are: {', '.join(self._names)}")
         if self.model.active_adapter != self._names[name]:
@@ -171,7 +170,7 @@ class TransformersEngine:
 
 def _require_fit(adapter: Source, base: Source, same_template: bool) -> None:
     """Raise ConfigError for an adapter that cannot stand beside others on a model."""
-    kind = json.loads((adapter.path / "adapter_config.json").read_text("utf-8")).get("peft_type")
+    kind = adapter_config(adapter).get("peft_type")
     if kind not in ("LORA", "IA3"):
         raise ConfigError(f"{adapter.reference} is a {kind} adapter, which does not stand beside others; give it as --model")
     if adapter.manifest["resolved"]["base_digest"] != base.digest:
