@@ -39,6 +39,25 @@ def test_words_in_a_row_and_where_they_stand():
     assert hits[0].share == 13 / 21 and hits[1] is hits[2] is None
 
 
+SHORT = "人类制作熟肉食品最早采用的方法是"                # 16 words: one changed in the middle leaves no 13 of them in a row
+
+
+@pytest.mark.parametrize(("text", "share"), [
+    (SHORT[:7] + "袭" + SHORT[8:], 15 / 16), (SHORT[:6] + "袭" + SHORT[6:], 1.0), (SHORT[:7] + SHORT[8:], 15 / 16), ("袭" + SHORT[1:], 15 / 16),
+])
+def test_a_short_question_but_for_one_word_is_found(text, share):
+    hits = Benchmark([Item("s:1", (SHORT,), ("烤", "蒸", "煮"))]).find(["前言。" + text + "？烤", text, "完全无关的一句话，说的是别的事情。"])
+    assert [(h.held, h.share, h.place) for h in hits[:2]] == [(True, share, "s:1")] * 2 and hits[2] is None
+
+
+@pytest.mark.parametrize("text", [
+    "人类制作熟肉食品最早的历史可以追溯到很久以前。",                                               # the same beginning
+    SHORT[:3] + "火" + SHORT[4:9] + "初" + SHORT[10:], SHORT[4:12], SHORT[9:] + SHORT[:9],           # two words, a part, another order
+])
+def test_what_is_only_like_a_short_question_is_not(text):
+    assert Benchmark([Item("s:1", (SHORT,)), Item("s:2", ("最早采用的方法是",))]).find([text]) == [None]
+
+
 def test_letters_are_no_words_but_words_are():
     english = "The quick brown fox jumps over the lazy dog and then sleeps in the sun"
     benchmark = Benchmark([Item("e:1", (english,)), Item("e:2", ("internationalization of 中文",))])

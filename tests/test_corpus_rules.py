@@ -26,6 +26,7 @@ from zhtune.errors import ConfigError, ZhtuneError
 from zhtune.parallel import in_order
 from zhtune.records import Document
 from zhtune.stages.clean import CleanConfig, clean
+from zhtune.stages.lint import LintConfig, lint
 from zhtune.text import URL, normalise
 
 SHIPPED = assets.root() / "scripts" / "corpus" / "zh"
@@ -97,6 +98,27 @@ def test_signals_by_hand():
     assert signals.repetition("for (int i = 0; i < n; i++) { }\n" * 9) == 0.0
 
 
+@pytest.mark.parametrize(("rule", "good", "bad"), [
+    # poems have short lines, each with its mark                  a menu has none
+    ("max_short_lines", "娟娟侵鬓妆痕浅。\n双颦相媚弯如翦。\n风雨送春归，\n飞雪迎春到，\n已是悬崖百丈冰，", NAVIGATION),
+    # a review without its last full stop
+    ("min_terminal", "酒店位置还可以，楼下过马路就是海边，早餐很好，只是隔音差一些", "酒店首页\n客房预订\n会议设施\n联系我们\n站内搜索"),
+    # terms and clauses of a statute come again; sentences do not
+    ("max_repetition", "".join(f"有第{i}项情形的，由县级以上人民政府财政部门责令改正，没收{chr(0x4E00 + 9 * i)}{chr(0x5E00 + 7 * i)}所得，追究负责人的{chr(0x6E00 + 5 * i)}责任。"
+                               for i in range(20)), "要看" * 33),
+    ("max_repetition", "道指成交量报4.6亿股（上一日为2.75亿），纳指成交量报25.96亿股（上一日为17.89亿），标普成交量报28亿股（上一日为20亿）。", REPEATED),
+    # a medicine that is called so                                                     several such words
+    ("max_adverts", "仙茸壮阳口服液\n别名:仙茸壮阳精\n用法用量:口服，一次10ml，一日2次。", SPAM),
+    ("max_digits", "【票房破300亿】据数据，截至23日下午15:16分，当日票房过9100万时，2019年度总票房破300亿元，晚于2018年6月16日。", NUMBERS),
+    ("max_garbled", "禁忌证：出血性病症、妊娠及哺乳期妇女。" * 20 + "\ue5e5", "出血性病\ufffd，妊\ufffd及哺乳期妇女禁用。"),
+    ("max_symbols", "执行器\n" + "*" * 24 + "\n该选项用于调试。如果程序中转换图的某些子图失去连接，则结果可能会出错，可以将这些断开连接的子图打印到指定的文件中，以便查看。"
+     "如果不需要打印，设为空即可，缺省值为空。", TABLE),
+])
+def test_what_reading_four_hundred_documents_showed_to_be_wrong_stays_and_its_look_alike_goes(rule, good, bad):
+    only = Rules(**{"min_characters": 0, "min_han": 0.0, rule: getattr(read_rules(PRESETS / "web.yaml", {}), rule)})
+    assert refusal(normalise(good), only) is None and refusal(normalise(bad), only) is not None
+
+
 def test_urls_stop_at_han():
     text = "详见https://a.com/x?y=1，谢谢大家。见http://b.cn/路径，www.c.com。邮箱a@www.d.com，(https://e.org/f_(g))"
     assert URL.sub("", text) == "详见，谢谢大家。见路径，。邮箱a@www.d.com，())"
@@ -139,6 +161,11 @@ def test_navigation_that_documents_share_goes_and_headings_stay():
     gone = [line for line in pages[3].split("\n") if line not in left.split("\n")]
     assert gone == ["当前位置：首页 > 新闻", "责任编辑：王1", "上一篇：无", "相关推荐", "扫码关注我们的公众号，每天都有新内容。"]
     assert "第一章 总则" in left and "本报第3号消息。" in left and counts.without(pages[3], 7) == pages[3]
+    laws = [f"某某晚报网\n第 {i} 條\n2001年{i}月3日 国务院令第{i}号公布\n药品类型:抗凝血药\n---\n返回\n" + "".join(f"第{i}部的第{n}款。\n" for n in range(8)) + "```" for i in range(6)]
+    counts = LineCounts()
+    for law in laws:
+        counts.add(line_keys(law))
+    assert counts.without(laws[3], 5) == laws[3].removeprefix("某某晚报网\n")       # the name of a site goes, what is the document's own stays
     assert counts.without(LAW, 1) != "" and LineCounts().without(LAW, 1) == LAW
 
 
@@ -189,6 +216,22 @@ def test_every_file_gives_in_equals_kept_and_dropped_and_examples_are_shown(tmp_
     assert any("联系王先生【手机号】" in row["text"] for row in pq.read_table(made.path / "part-00000.parquet").to_pylist())
     dropped = clean(CleanConfig(input=str(folder), rules={"personal": "drop"}, out=str(tmp_path / "p"), heldout=0)).manifest["counts"]["dropped"]
     assert dropped["personal"] == 1
+
+
+def test_lint_tells_of_a_corpus_what_clean_would_and_writes_none(tmp_path, capsys):
+    folder = corpus(tmp_path / "in")
+    (folder / "d.txt").write_bytes((LAW[:900] + "尾声。").encode("gb18030"))
+    (folder / "e.jsonl").write_text(json.dumps({"text": CLASSIC[:600].encode("utf-8").decode("latin-1")}) + "\n", "utf-8")
+    assert main(["lint", "--corpus", str(folder), "--out", str(tmp_path / "r")]) == 0
+    told, report = capsys.readouterr().err, json.loads((tmp_path / "r" / "report.json").read_text("utf-8"))
+    assert report["files"]["b.jsonl"] == {"in": 6, "kept": 1, "adverts": 1, "other_script": 1, "personal": 1, "truncated": 1, "near_duplicate": 1}
+    notes = {"b.jsonl": {"traditional": 1}, "d.txt": {"gb18030": 1}, "e.jsonl": {"mended": 1}}
+    assert report["notes"] == notes and "also found: traditional 1, gb18030 1, mended 1" in told
+    made = Artifact.open(tmp_path / "r")
+    assert made.kind == "report" and made.manifest["stage"] == "lint" and not list(made.path.glob("*.parquet"))
+    whole = clean(CleanConfig(input=str(folder), preset="shipped:web", out=str(tmp_path / "o"), max_characters=1000, heldout=0.5))
+    counts = lint(LintConfig(corpus=str(whole.path), out=str(tmp_path / "again"))).manifest["counts"]           # an artifact, held-out pieces too
+    assert counts["in"] == sum(pq.read_metadata(path).num_rows for path in whole.path.glob("*.parquet")) > whole.manifest["counts"]["kept"]
 
 
 def test_any_number_of_workers_gives_the_same_bytes(tmp_path):

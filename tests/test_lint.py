@@ -203,8 +203,12 @@ def test_a_file_that_cannot_be_read_stops_with_its_place(tmp_path, name, content
 
 
 def test_wrong_settings_are_refused(tmp_path, capsys):
-    with pytest.raises(ConfigError, match="either --records or --preferences"):
+    with pytest.raises(ConfigError, match="either --records, --preferences or --corpus"):
         LintConfig(out="o")
+    with pytest.raises(ConfigError, match="a corpus is repaired by zhtune clean"):
+        LintConfig(corpus="x", fix=True, out="o")
+    with pytest.raises(ConfigError, match="are for --corpus"):
+        LintConfig(records="x", preset="shipped:web", out="o")
     with pytest.raises(ConfigError, match="--near is a share"):
         LintConfig(records="x", out="o", near=1.0)
     assert main(["lint", "--records", str(tmp_path / "none.jsonl"), "--out", str(tmp_path / "o")]) == 1

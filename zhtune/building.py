@@ -233,7 +233,7 @@ def _plain_disk_errors(out: Path) -> Iterator[None]:
         raise
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-        words = ("No space left on device", "File too large", "Disk quota exceeded", "PytorchStreamWriter failed",
+        words = ("No space left on device", "File too large", "Disk quota exceeded", "disk is full", "PytorchStreamWriter failed",
              "unexpected pos")                              # torch.save, when the last bytes of an archive do not fit
         if full or any(word in str(error) for word in words):
             raise ArtifactError(f"the disk is full (or a file size limit is reached) while writing {out}; "

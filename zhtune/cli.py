@@ -18,7 +18,7 @@ VERBS = {
     "pretrain": ("zhtune.stages.pretrain:pretrain", "model + tokens -> continued pretraining"),
     "kg": ("zhtune.stages.kg:kg", "triples + ontology -> checked graph"),
     "kg-instruct": ("zhtune.stages.kg_instruct:kg_instruct", "graph (+ teacher) -> instruction records"),
-    "lint": ("zhtune.stages.lint:lint", "records or preferences in any format -> the same, normalised, with a report"),
+    "lint": ("zhtune.stages.lint:lint", "records or preferences in any format -> the same, normalised, with a report; corpus -> report"),
     "self-instruct": ("zhtune.stages.self_instruct:self_instruct", "seeds or corpus + teacher -> instruction records"),
     "sft": ("zhtune.stages.sft:sft", "model + records -> fine-tuned model or adapter"),
     "prefer": ("zhtune.stages.prefer:prefer", "graph -> preference pairs"),

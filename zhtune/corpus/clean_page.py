@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ def terminal(report: Path) -> str:
     for reason, found in read["reasons"].items():
         lines.append(f"{reason:<17} {found['documents']:>9,}  {REASONS.get(reason, ('', ''))[1]}")
         lines += [f"{'':<19}{_example(example)}" for example in found["examples"][:1]]
+    if also := sum(map(Counter, read["notes"].values()), Counter()):
+        lines.append(f"also found: {_counts(also)}")
     return "\n".join([*lines, f"more examples, signals and files: {report.with_suffix('.html')}"])
 
 
@@ -66,10 +69,15 @@ def write_page(path: Path, report: dict[str, Any], counted: int, kept: int) -> N
         rows = list(report["signals"].items())
         page.table([("信号", "signal"), *rows[0][1]], [[name, *quantiles.values()] for name, quantiles in rows])
     page.section("各文件", "Files")
-    page.details(("逐个文件", "file by file"), table([("文件", "file"), ("读入", "in"), ("保留", "kept"), ("去掉", "dropped")], [
-        [name, row["in"], row["kept"], ", ".join(f"{reason} {n}" for reason, n in row.items() if reason not in ("in", "kept"))]
+    page.details(("逐个文件", "file by file"), table(
+        [("文件", "file"), ("读入", "in"), ("保留", "kept"), ("去掉", "dropped"), ("另见", "also found")],
+        [[name, row["in"], row["kept"], _counts(row), _counts(report["notes"].get(name, {}))]
         for name, row in sorted(report["files"].items())[:_FILES]]))
     path.write_text(page.html(), "utf-8")
+
+
+def _counts(found: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in found.items() if name not in ("in", "kept"))
 
 
 def _example(example: dict[str, Any]) -> str:

@@ -3,17 +3,19 @@
 Compared are n-grams of 8 words, a word being a Han character, a run of other letters and digits, so that eight Latin
 letters are no n-gram; case, width, punctuation, blanks, line breaks and traditional characters do not count. Each part of an
 item (question, every option) has its own n-grams, so that options may stand in any order. A text holds an item if these
-n-grams cover half of its question, or half of the whole of it, and 13 words: one changed character leaves most of them.
+n-grams cover half of its question, or half of the whole of it, and 13 words: one changed character leaves most of them. Of a
+short question it may not: a text also holds one of which it has, beside one such n-gram, all words in order but one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from zhtune.corpus.units import NUMBER, SINGLE, code_units, fold, fold_units, gram_hashes, kinds, segment_hashes
+from zhtune.corpus.units import NUMBER, SINGLE, code_units, fold, fold_units, gram_hashes, kinds, segment_hashes, single_hashes
+from zhtune.parallel import batches
 
 GRAM = 8
 RUN = 13                                                    # words in common that tell, as in the study of Brown et al. 2020
@@ -21,7 +23,8 @@ _COVERED = 0.5                                              # share of an item's
 _LETTERS = 5                                                # words of a gram that are not numbers: measures and tables are no item
 _COMMON = 10                                                # grams in more items than this are a form's words, not an item's
 _SHORTEST = 4                                               # a shorter question in common says nothing
-_FILTER = np.uint64((1 << 22) - 1)
+_FILTER, _SHIFT = np.uint64((1 << 22) - 1), np.uint64(32)   # two tables of 4 MB tell all but 1 of 100 other grams at once
+_CHUNK = 1 << 16                                            # characters at a time: what they need stays in the cache
 
 
 @dataclass(frozen=True)
@@ -74,24 +77,26 @@ class Benchmark:
                 begins += [sum(lengths[:i]) for i in range(len(lengths))]
         self.items = len(self._places)
         grams = _Grams(texts)
-        first = np.searchsorted(grams.text, grams.text)     # of its text, by gram
-        positions = np.asarray(begins, np.int64)[grams.text] + grams.place - grams.place[first]
-        self._index(grams.hashes, np.asarray(owners, np.int64)[grams.text], positions)
+        at, text = grams.whole(np.arange(len(grams.hashes)))
+        self._words, self._parts = grams.words, grams.bounds    # of all parts, one after the other; where each begins
+        positions = np.asarray(begins, np.int64)[text] + at - self._parts[text]
+        self._index(grams.hashes[at], np.asarray(owners, np.int64)[text], positions, at)
 
-    def _index(self, grams: np.ndarray, owners: np.ndarray, positions: np.ndarray) -> None:
+    def _index(self, grams: np.ndarray, owners: np.ndarray, positions: np.ndarray, at: np.ndarray) -> None:
         """Sort occurrences by gram; those of common grams are left out."""
         by_gram = np.lexsort((positions, owners, grams))
-        grams, owners, positions = grams[by_gram], owners[by_gram], positions[by_gram]
+        grams, owners, positions, at = grams[by_gram], owners[by_gram], positions[by_gram], at[by_gram]
         grams, first, counts = np.unique(grams, return_index=True, return_counts=True)
         new_item = np.diff(owners // 2, prepend=-1) != 0
         new_item[first] = True
         rare = (np.add.reduceat(new_item, first) if len(first) else counts) <= _COMMON
         kept = np.repeat(rare, counts)
         self.common_grams = int(len(rare) - rare.sum())
-        self._grams, self._owners, self._positions = grams[rare], owners[kept], positions[kept]
+        self._grams, self._owners, self._positions, self._at = grams[rare], owners[kept], positions[kept], at[kept]
         self._bounds = np.concatenate(([0], np.cumsum(counts[rare])))
-        self._filter = np.zeros(int(_FILTER) + 1, bool)
-        self._filter[self._grams & _FILTER] = True
+        self._filters = np.zeros((2, int(_FILTER) + 1), bool)
+        for table, shift in zip(self._filters, (np.uint64(0), _SHIFT)):
+            table[self._grams >> shift & _FILTER] = True
         self._sizes = np.zeros(2 * self.items)
         if len(self._grams):
             found, words = _covered(self._owners, self._positions)
@@ -102,30 +107,31 @@ class Benchmark:
         return self._questions.get(fold_units([text])[0].tobytes())
 
     def find(self, texts: list[str]) -> list[Hit | None]:
-        """The item that each text has most of; None where fewer than 13 of its words stand in any.
+        """The item that each text has most of; None where fewer than 13 of its words stand in any, unless they are a question but for one.
 
         Args:
             texts: normalised.
         """
+        return [hit for batch in batches(texts, len, _CHUNK) for hit in self._find(batch)] if len(self._grams) else [None] * len(texts)
+
+    def _find(self, texts: list[str]) -> list[Hit | None]:
         hits: list[Hit | None] = [None] * len(texts)
-        if not len(self._grams):
-            return hits
         grams = _Grams(texts)
-        at = np.flatnonzero(self._filter[grams.hashes & _FILTER])
+        at = np.flatnonzero(self._filters[0, grams.hashes & _FILTER])
+        at = at[self._filters[1, grams.hashes[at] >> _SHIFT & _FILTER]]
         known = np.minimum(np.searchsorted(self._grams, grams.hashes[at]), len(self._grams) - 1)
-        same = self._grams[known] == grams.hashes[at]
-        at, known = at[same], known[same]
-        text = grams.text[at]
+        at, text = grams.whole(at[self._grams[known] == grams.hashes[at]])
         if not len(at):
             return hits
-        first, place = np.flatnonzero(np.diff(text, prepend=-1)), grams.place[at]
-        words = np.add.reduceat(np.minimum(np.diff(place, append=place[-1] + GRAM), GRAM), first)
-        for number in text[first[words >= RUN]].tolist():
-            here = slice(*np.searchsorted(text, (number, number + 1)))
-            hits[number] = self._hit(grams, at[here], known[here])
+        known = np.searchsorted(self._grams, grams.hashes[at])
+        first = np.flatnonzero(np.diff(text, prepend=-1))
+        words = np.add.reduceat(np.minimum(np.diff(at, append=at[-1] + GRAM), GRAM), first)
+        for number, here, total in zip(text[first].tolist(), np.split(np.arange(len(at)), first[1:]), words.tolist()):
+            hit = self._hit(grams, number, at[here], known[here])
+            hits[number] = hit if hit.held or total >= RUN else None
         return hits
 
-    def _hit(self, grams: _Grams, at: np.ndarray, known: np.ndarray) -> Hit:
+    def _hit(self, grams: _Grams, text: int, at: np.ndarray, known: np.ndarray) -> Hit:
         """Of one text: where among its grams those lie that some items have, and which these are."""
         counts = self._bounds[known + 1] - self._bounds[known]
         at = np.repeat(at, counts)
@@ -134,38 +140,66 @@ class Benchmark:
         found, words = _covered(owners, positions)
         shares = np.where(words >= RUN, words / self._sizes[found], 0.0)
         best = int(shares.argmax())
-        words, last = _longest(owners, positions, grams.place[at])
-        owner = found[best] if shares[best] >= _COVERED else owners[last]   # or the item with the longest run
-        return Hit(self._places[owner // 2], float(shares[best]), words, grams.words_before(int(at[last]), words))
+        share, owner = float(shares[best]), int(found[best])
+        if share < _COVERED:
+            share, owner = max(self._nearly(grams, text, at, entry), default=(share, owner))
+        words, last = _longest(owners, positions, at)
+        if share < _COVERED:                                # of the item with the longest run
+            owner = int(owners[last])
+        return Hit(self._places[owner // 2], share, words, grams.words_before(int(at[last]), words))
+
+    def _nearly(self, grams: _Grams, text: int, at: np.ndarray, entry: np.ndarray) -> Iterator[tuple[float, int]]:
+        """(share of its words, owner) of each question that stands in a text but for one word: another, one more or one less."""
+        part = np.searchsorted(self._parts, self._at[entry], "right") - 1
+        begins = at - self._at[entry] + self._parts[part]   # of the whole question in the text
+        first, end = grams.bounds[text:text + 2]
+        for owner, number, begin in dict.fromkeys(zip(self._owners[entry].tolist(), part.tolist(), begins.tolist())):
+            wanted = self._words[self._parts[number]:self._parts[number + 1]]
+            if owner % 2 or len(wanted) < RUN:
+                continue
+            same = np.zeros(len(wanted), bool)
+            for shift in (-1, 0, 1):
+                low, high = max(first - begin - shift, 0), max(min(end - begin - shift, len(wanted)), 0)
+                same[low:high] |= grams.words[begin + shift + low:begin + shift + high] == wanted[low:high]
+            if same.sum() >= len(wanted) - 1:
+                yield float(same.mean()), owner
 
 
 class _Grams:
-    """The grams of some texts, but for those that are mostly numbers."""
+    """The grams of some texts, each numbered by its first word, counted through all texts."""
 
     def __init__(self, texts: list[str]):
         self._units, bounds = code_units(texts)
-        kind = kinds(self._units)
-        inside = (kind > 0) & (kind < SINGLE)
-        begins = inside & ~np.concatenate(([False], inside[:-1]))
+        self._kind = kind = kinds(self._units)
+        single = kind == SINGLE
+        inside = (kind > 0) & ~single
+        begins = inside.copy()
+        begins[1:] &= ~inside[:-1]
         first = bounds[:-1][np.diff(bounds) > 0]
         begins[first] = inside[first]
-        self._starts = starts = np.flatnonzero(begins | (kind == SINGLE))
-        text = np.searchsorted(bounds, starts, "right") - 1
-        count = len(starts) - GRAM + 1
-        if count < 1:
-            self.hashes, self.place, self.text = np.zeros(0, np.uint64), starts[:0], starts[:0]
-            return
-        words = segment_hashes(fold(self._units[starts[0]:]), starts - starts[0])
-        hashes = gram_hashes(words, GRAM)
-        letters = np.concatenate(([0], np.cumsum(np.maximum.reduceat(kind[starts[0]:], starts - starts[0]) > NUMBER)))
-        self._kind = kind
-        self.place = np.flatnonzero((text[GRAM - 1:] == text[:count]) & (letters[GRAM:] - letters[:count] >= _LETTERS))
-        """Number of the first word of each gram, counted through all texts"""
-        self.hashes, self.text = hashes[self.place], text[self.place]
+        self._starts = starts = np.flatnonzero(begins | single)
+        self.bounds = np.searchsorted(starts, bounds)
+        """Where each text begins, in words, (texts + 1,)"""
+        self.words = words = single_hashes()[self._units[starts]]
+        self._letters = np.ones(len(starts), bool)
+        if len(longer := np.flatnonzero(inside[starts])):   # words of several letters, numbers
+            run = np.flatnonzero(inside)
+            parts = np.searchsorted(run, starts[longer])
+            words[longer] = segment_hashes(fold(self._units[run]), parts)
+            self._letters[longer] = np.maximum.reduceat(kind[run], parts) > NUMBER
+        self.hashes = gram_hashes(words, GRAM)
+        """Of all grams; of those that `whole` lets through it has a meaning"""
+
+    def whole(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(those of some grams that lie within one text and are not mostly numbers, the text of each)."""
+        text = np.searchsorted(self.bounds, at, "right") - 1
+        letters = self._letters[at[:, None] + np.arange(GRAM)].sum(axis=1)
+        good = (at + GRAM <= self.bounds[text + 1]) & (letters >= _LETTERS)
+        return at[good], text[good]
 
     def words_before(self, gram: int, words: int) -> str:
         """The words that end with a gram, as they stand in its text."""
-        last = self.place[gram] + GRAM
+        last = gram + GRAM
         end = self._starts[last] if last < len(self._starts) else len(self._units)
         begin = self._starts[last - words]
         shown = np.flatnonzero(self._kind[begin:end])

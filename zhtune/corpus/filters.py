@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +33,13 @@ class Rules:
     max_symbols: float = 1.0
     """Signs that are neither letters nor punctuation: # $ < = | and box drawings (many_symbols)"""
     min_terminal: float = 0.0
-    """Least share of lines that end a sentence (unfinished_lines)"""
+    """Least share of lines that end a sentence or have a mark of one (unfinished_lines)"""
     max_short_lines: float = 1.0
-    """Lines under 10 characters (short_lines)"""
+    """Lines under 10 characters without any mark of a sentence (short_lines)"""
     max_repeated_lines: float = 1.0
     """Characters in lines that came before in the document (repeated_lines)"""
     max_repetition: float = 1.0
-    """Han characters in runs of 10 that came before in the document (repetitive)"""
+    """Han characters in runs of 30 (fewer in short texts) that came before in the document (repetitive)"""
     max_adverts: float = 1.0
     """Characters in words of advertising and gambling (adverts)"""
     min_percentile: float = 0.0
@@ -109,18 +110,28 @@ def refusal(text: str, rules: Rules) -> tuple[str, float] | None:
 
 
 class Duplicates:
-    """Remembers the folded text of every document seen, as 16 bytes each."""
+    """Remembers the folded text of every document seen, as 16 bytes in a scratch file (SQLite): memory does not grow.
 
-    def __init__(self) -> None:
-        self._seen: dict[bytes, str] = {}
+    Args:
+        scratch: a folder; takes about 40 bytes a document.
+    """
+
+    def __init__(self, scratch: Path):
+        self._path = scratch / "duplicates"
+        self._seen = sqlite3.connect(self._path, isolation_level=None)
+        self._seen.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-65536;"
+                                 "CREATE TABLE seen (key BLOB PRIMARY KEY, name TEXT) WITHOUT ROWID; BEGIN")
 
     def first(self, name: str, text: str) -> str | None:
         """The name under which the same text was seen before; None (and remembered) if it is new."""
         key = hashlib.blake2b(fold(text).encode("utf-8"), digest_size=16).digest()
-        if key in self._seen:
-            return self._seen[key]
-        self._seen[key] = name
-        return None
+        if self._seen.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, name)).rowcount:
+            return None
+        return self._seen.execute("SELECT name FROM seen WHERE key = ?", (key,)).fetchone()[0]
+
+    def close(self) -> None:
+        self._seen.close()
+        self._path.unlink()
 
 
 def divide(text: str, limit: int) -> list[str]:

@@ -29,7 +29,7 @@ _DIGITS = re.compile(r"[0-9(（+][0-9 ()（）+–—－-]{5,28}[0-9Xx]")       
 _NUMBER = re.compile(r"(?<![\dA-Za-z_.@])(?<![\dA-Za-z]-)(?<![A-Za-z_]=)(?<![A-Za-z]/)(?:[(（]?\+?86[)）]?[ -]?)?"
                      r"(?P<digits>1[3-9]\d([ -])\d{4}\2\d{4}|\d{4}(?:([ -])\d{4})(?:\3\d{4}){1,2}(?:\3\d{1,3})?|\d{6}([ -])\d{8}\4\d{3}[\dXx]"
                      r"|[(（]0\d{2,3}[)）][ ]?\d{3,4}[ -]?\d{4}|0\d{2,3}[ –—－-]\d{3,4}[ -]?\d{4}|\d{7,21}[Xx]?)(?![\dA-Za-z_@]|[.-][\dA-Za-z])")
-_HOST = re.compile(r"@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}(?![A-Za-z])")
+_HOST = re.compile(r"@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}(?![A-Za-z]|:[/~])")   # user@host:/path is a place on a machine
 _LOCAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%+-]*$")
 _IS = r"[ ]{0,2}(?:号码|号|账号|帐号|ID|id)?[ ]{0,2}(?:是|为|[:：=＝])?[ ]{0,2}"
 _ACCOUNT = re.compile(r"(?:微信|威信|薇信|扣扣|抖音|支付宝|(?<![A-Za-z])(?:[Ww]e[Cc]hat|WX|wx|VX|vx|[Vv]信|QQ|qq))群?"

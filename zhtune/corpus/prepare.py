@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from zhtune.corpus import char_model, filters, script
@@ -12,7 +12,7 @@ from zhtune.corpus.boilerplate import LineCounts, line_keys
 from zhtune.corpus.html_text import strip_markup
 from zhtune.corpus.mojibake import GARBLED, mend
 from zhtune.corpus.pii import personal, replace
-from zhtune.corpus.read import Refusal, Sealed, read_sealed, unseal
+from zhtune.corpus.read import Refusal, Sealed, unseal
 from zhtune.parallel import in_order
 from zhtune.records import Document
 from zhtune.text import URL, normalise
@@ -48,6 +48,8 @@ class Outcome:
     personal: Counter[str] = field(default_factory=Counter)
     """Personal data that was masked, by kind"""
     signals: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What is no reason to refuse it, where signals are wanted: its encoding, traditional, mended"""
 
 
 def prepare(item: Document | Refusal | Sealed, settings: Settings) -> Outcome:
@@ -64,31 +66,39 @@ def prepare(item: Document | Refusal | Sealed, settings: Settings) -> Outcome:
         metadata = {**metadata, "script": "traditional", **({"original": _masked(text, rules)} if rules.original else {})}
         text = script.simplified(text)
     measured = dict(filters.measured(text)) if settings.measure else {}
+    notes = tuple(_notes(item, metadata, rules)) if settings.measure else ()
     refused = _refusal(text, settings)
     if refused:
-        return Outcome(item.id, metadata["file"], None, refused[0], {"text": _masked(text[:_EXCERPT], rules), "value": refused[1]}, signals=measured)
+        details = {"text": _masked(text[:_EXCERPT], rules), "value": refused[1]}
+        return Outcome(item.id, metadata["file"], None, refused[0], details, signals=measured, notes=notes)
     found = list(personal(text)) if rules.personal != "keep" else []
     counts = Counter(find.name for find in found)
     if found and rules.personal == "drop":
         detail = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-        return Outcome(item.id, metadata["file"], None, "personal", {"detail": detail}, signals=measured)
-    return Outcome(item.id, metadata["file"], Document(item.id, replace(text, found), metadata), personal=counts, signals=measured)
+        return Outcome(item.id, metadata["file"], None, "personal", {"detail": detail}, signals=measured, notes=notes)
+    return Outcome(item.id, metadata["file"], Document(item.id, replace(text, found), metadata), personal=counts, signals=measured, notes=notes)
 
 
-def prepared(paths: list[Path], fields: list[str], settings: Settings, workers: int) -> Any:
+def prepared(items: Iterable[Document | Refusal | Sealed], settings: Settings, workers: int = 1) -> Iterator[Outcome]:
     """Yield the Outcome of every piece of input, in order."""
-    return in_order(lambda item: prepare(item, settings), read_sealed(paths, fields), _weight, workers)
+    return in_order(lambda item: prepare(item, settings), items, _weight, workers)
 
 
-def count_lines(paths: list[Path], fields: list[str], rules: filters.Rules, workers: int) -> LineCounts:
+def count_lines(items: Iterable[Document | Refusal | Sealed], rules: filters.Rules, workers: int = 1) -> LineCounts:
     """In how many documents of the input each line stands that may be navigation."""
     def keys(item: Document | Refusal | Sealed) -> set[int]:
         item = unseal(item) if isinstance(item, Sealed) else item
         return line_keys(_normalised(item.text, rules)) if isinstance(item, Document) else set()
     counts = LineCounts()
-    for found in in_order(keys, read_sealed(paths, fields), _weight, workers):
+    for found in in_order(keys, items, _weight, workers):
         counts.add(found)
     return counts
+
+
+def _notes(item: Document, metadata: dict[str, Any], rules: filters.Rules) -> Iterator[str]:
+    yield from (metadata[key] for key in ("encoding", "script") if metadata.get(key, "utf-8") != "utf-8")
+    if rules.mojibake and mend(item.text) != item.text:
+        yield "mended"
 
 
 def _masked(text: str, rules: filters.Rules) -> str:

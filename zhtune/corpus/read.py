@@ -74,16 +74,18 @@ def read_files(paths: list[Path], fields: Iterable[str] = ()) -> Iterator[Docume
 def read_sealed(paths: list[Path], fields: Iterable[str] = ()) -> Iterator[Document | Refusal | Sealed]:
     """As `read_files`; `unseal` opens what is sealed."""
     fields = tuple(fields)
+    for file, name in list_files(paths):
+        yield from read_file(file, name, fields)
+
+
+def list_files(paths: list[Path]) -> Iterator[tuple[Path, str]]:
+    """The files of files and folders in the order in which they are read, each with what its documents' ids begin with."""
     for place, path in zip(_places(paths), paths, strict=True):
         files = [path] if path.is_file() else _visible_files(path)
         if not any(suffix_of(file.name) in SUFFIXES for file in files):
             raise DataError(f"holds no file of the kinds {', '.join(SUFFIXES)} (plain, .gz or .zst)", path)
         for file in files:
-            name = place + (file.name if path.is_file() else file.relative_to(path).as_posix())
-            if suffix_of(name) in SUFFIXES:
-                yield from _read_file(file, name, fields)
-            else:
-                yield Refusal("unknown_format", name, f"suffix {file.suffix!r}")
+            yield file, place + (file.name if path.is_file() else file.relative_to(path).as_posix())
 
 
 def unseal(item: Sealed) -> Document | Refusal:
@@ -119,8 +121,12 @@ def _visible_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
-def _read_file(path: Path, name: str, fields: tuple[str, ...]) -> Iterator[Document | Refusal | Sealed]:
+def read_file(path: Path, name: str, fields: tuple[str, ...]) -> Iterator[Document | Refusal | Sealed]:
+    """One of the files that `list_files` names."""
     stream, suffix = Stream(path), suffix_of(name)
+    if suffix not in SUFFIXES:
+        yield Refusal("unknown_format", name, f"suffix {path.suffix!r}")
+        return
     try:
         if suffix in _TEXTS:
             yield from _text(stream, name)

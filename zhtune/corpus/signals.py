@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 
 from zhtune import assets
+from zhtune.corpus.units import gram_hashes
 from zhtune.text import HAN_RANGES
 
 _OTHER, _HAN, _KANA, _DIGIT, _SYMBOL, _MARK, _BLANK, _GARBLED = range(8)
 _SHARES = {"garbled": _GARBLED, "kana": _KANA, "han": _HAN, "digits": _DIGIT, "symbols": _SYMBOL}
 _KANA_RANGES = ((0x3041, 0x30FB), (0x30FC, 0x3100), (0x31F0, 0x3200), (0xFF66, 0xFFA0), (0x1100, 0x1200), (0x3130, 0x3190), (0xAC00, 0xD7B0))
 _ENDS = frozenset("。！？…；：”’」』）】》.!?;:)~～\"")
+_INSIDE = re.compile("[。！？；，、…,;]")
 _SHORT = 10                                                 # characters of a short line
-_GRAM = 10                                                  # characters that must come again to count as repeated
-_FACTOR = np.array(0x9E3779B97F4A7C15, np.uint64)
+_AGAIN = (10, 30)                                           # Han characters that must come again to count as repeated, in short and in long texts
 
 
 @cache
@@ -52,41 +53,43 @@ def shares(text: str) -> dict[str, float]:
 
 
 def line_shares(text: str) -> dict[str, float]:
-    """Shares of the lines that end a sentence (`terminal`) and that are short, and of the characters in lines that came before."""
+    """Shares of the lines that end a sentence or have a mark of one (`terminal`), of those that are short and have none, and of the
+    characters in lines that came before. Poems have short lines, and people forget the last full stop; navigation has no marks."""
     lines = [line for line in map(str.strip, text.split("\n")) if line]
     if not lines:
         return {"terminal": 0.0, "short_lines": 0.0, "repeated_lines": 0.0}
     repeated = sum(map(len, lines)) - sum(map(len, set(lines)))
-    return {"terminal": sum(line[-1] in _ENDS for line in lines) / len(lines), "short_lines": sum(len(line) < _SHORT for line in lines) / len(lines),
+    bare = [line for line in lines if line[-1] not in _ENDS and not _INSIDE.search(line)]
+    return {"terminal": (len(lines) - len(bare)) / len(lines), "short_lines": sum(len(line) < _SHORT for line in bare) / len(lines),
             "repeated_lines": repeated / sum(map(len, lines))}
 
 
 def repetition(text: str) -> float:
-    """Share of the Han characters that stand in a run of 10 which came before in the text.
+    """Share of the Han characters that stand in a run of 30 (in short texts a third of them, 10 at least) which came before in the text.
 
-    Code and foreign words repeat by nature and do not count.
+    Code and foreign words repeat by nature and do not count, nor the terms of a statute: these are shorter.
     """
     codes = code_points(text)
     codes = codes[_classes()[codes] == _HAN].astype(np.uint64)
-    if len(codes) <= _GRAM:
+    size = min(max(len(codes) // 3, _AGAIN[0]), _AGAIN[1])
+    if len(codes) <= size:
         return 0.0
-    two = codes[:-1] * _FACTOR + codes[1:]                  # a polynomial in the code points, modulo 2^64, by doubling
-    four = two[:-2] * _FACTOR**2 + two[2:]
-    eight = four[:-4] * _FACTOR**4 + four[4:]
-    grams = eight[:-2] * _FACTOR**2 + two[8:]
+    grams = gram_hashes(codes, size)
     ranked = np.sort(grams)
     places = np.flatnonzero(np.isin(grams, ranked[1:][ranked[1:] == ranked[:-1]]))
     if not len(places):
         return 0.0
     again = np.delete(places, np.unique(grams[places], return_index=True)[1])
-    edges = np.bincount(again, minlength=len(codes) + 1) - np.bincount(again + _GRAM, minlength=len(codes) + 1)
+    edges = np.bincount(again, minlength=len(codes) + 1) - np.bincount(again + size, minlength=len(codes) + 1)
     return float(np.count_nonzero(np.cumsum(edges)) / len(codes))
 
 
 def adverts(text: str) -> float:
-    """Share of the visible characters that stand in words of advertising and gambling (scripts/presets/adverts.txt), two at least."""
+    """Share of the visible characters that stand in words of advertising and gambling (scripts/presets/adverts.txt), two different ones
+    at least: a medicine whose name is one of them is none."""
     spans = _merged(_lexicon().iter(text.lower()))
-    return sum(end - start for start, end in spans) / len("".join(text.split())) if len(spans) > 1 else 0.0
+    words = {text[start:end].lower() for start, end in spans}
+    return sum(end - start for start, end in spans) / len("".join(text.split())) if len(words) > 1 else 0.0
 
 
 def _merged(hits: Any) -> list[tuple[int, int]]:

@@ -101,11 +101,22 @@ def segment_hashes(units: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return np.add.reduceat(terms, starts)
 
 
+@cache
+def single_hashes() -> np.ndarray:
+    """What `segment_hashes` gives for one code unit alone, (65536,)."""
+    units = np.arange(1 << 16, dtype=np.uint16)
+    return segment_hashes(fold(units), units.astype(np.int64))
+
+
 def gram_hashes(hashes: np.ndarray, size: int) -> np.ndarray:
-    """64-bit hashes of all n-grams of things that have hashes, (hashes - size + 1,)."""
-    count = max(len(hashes) - size + 1, 0)
-    total = np.zeros(count, np.uint64)
-    for i in range(size):
-        total *= _A
-        total += hashes[i:count + i]
-    return mix(total)
+    """64-bit hashes of all n-grams of things that have hashes, (hashes - size + 1,): polynomials in these, by doubling."""
+    if len(hashes) < size:
+        return np.zeros(0, np.uint64)
+    total, width = hashes, 1
+    for bit in f"{size:b}"[1:]:
+        total = total[:-width] * np.uint64(pow(int(_A), width, 1 << 64)) + total[width:]
+        width *= 2
+        if bit == "1":
+            total = total[:-1] * _A + hashes[width:]
+            width += 1
+    return total

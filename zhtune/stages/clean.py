@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from zhtune.config import StageConfig
 from zhtune.corpus import char_model, clean_page, filters, script
 from zhtune.corpus.contamination import Benchmark
 from zhtune.corpus.distinct import Distinct
-from zhtune.corpus.prepare import Settings, count_lines, prepared
-from zhtune.corpus.read import read_texts, write_documents
+from zhtune.corpus.prepare import Outcome, Settings, count_lines, prepared
+from zhtune.corpus.read import read_sealed, read_texts, write_documents
 from zhtune.errors import ConfigError, DataError
 from zhtune.log import logger, progress
 from zhtune.records import Document, write_json
@@ -27,7 +27,7 @@ from zhtune.synthesis.leaks import benchmark_items
 from zhtune.synthesis.rows import read_rows
 from zhtune.text import normalise
 
-STAGE = Stage("clean", version=3, kind="corpus",
+STAGE = Stage("clean", version=4, kind="corpus",
               inputs={"input": ("file",), "preset": ("file",), "good": ("corpus", "file"),
               "distinct_from": ("corpus", "file"), "against": ("file", "records", "preferences")})
 _PART = 20_000                                              # documents a parquet part
@@ -88,7 +88,7 @@ def clean(config: CleanConfig) -> Artifact:
     presets = [f"shipped:{file.stem}" for file in sorted((assets.root() / "scripts" / "presets").glob("*.yaml"))]
     if config.preset and config.preset not in presets and not Path(config.preset).is_file():
         raise ConfigError(f"--preset {config.preset} is no preset and no YAML file; presets are: {', '.join(presets)}")
-    made = build(STAGE, config, lambda work: _write(work, config))
+    made = build(STAGE, config, lambda work: write(work, config))
     if config.report_only:
         logger.info("%s", clean_page.terminal(made.path / "report.json"))
     return made
@@ -100,6 +100,7 @@ class Ledger:
     def __init__(self, work: Work):
         self._work = work
         self.files: dict[str, Counter[str]] = {}
+        self.notes: dict[str, Counter[str]] = {}
         self.examples: dict[str, list[dict[str, Any]]] = {}
 
     def took(self, file: str) -> None:
@@ -119,52 +120,60 @@ class Ledger:
             examples.append(item)
 
 
-def _write(work: Work, config: CleanConfig) -> None:
+def write(work: Work, config: CleanConfig, settings: Settings | None = None, outcomes: Iterable[Outcome] | None = None) -> None:
+    """The work of `clean`, which `lint --corpus` does, too; given both, of documents judged elsewhere (scripts/datatrove_clean.py)."""
     sources = _list(work.sources["input"])
     work.licences = {config.licence} if config.licence else {licence for source in sources for licence in source.licences}
-    settings = _settings(work, config, [source.path for source in sources])
+    if settings is None or outcomes is None:
+        settings = settings_of(config, work.sources)
+        paths = [source.path for source in sources]
+        if settings.rules.boilerplate:
+            lines = count_lines(read_sealed(paths, config.fields), settings.rules, config.workers)
+            settings = replace(settings, lines=lines)
+        outcomes = prepared(read_sealed(paths, config.fields), settings, config.workers)
+    work.resolved["rules"] = vars(settings.rules)
     ledger, histogram = Ledger(work), Histogram()
-    judged = _judged(work, config, settings, ledger, histogram)
-    # Near duplicates have equal ones among them, in bounded memory.
-    documents = _distinct(work, settings.rules, judged if settings.rules.near else _unique(judged, ledger), ledger)
+    judged = _judged(work, config, outcomes, ledger, histogram)
+    work.checkpoints.mkdir()
+    # Near duplicates have equal ones among them.
+    documents = _distinct(work, settings.rules, judged if settings.rules.near else _unique(judged, work.checkpoints, ledger), ledger)
     counts = _count(documents) if config.report_only else _write_parts(work, config, documents)
     if not counts["documents"] and not config.report_only:
         reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(work.dropped.items())) or "there was no text"
         raise DataError(f"no document is left of {work.counted_in}: {reasons}")
     work.metrics |= counts
     work.report |= {"rules": vars(settings.rules), "reasons": {reason: {"documents": n, "examples": ledger.examples[reason]}
-                    for reason, n in work.dropped.most_common()}, "signals": histogram.quantiles(), "files": ledger.files}
+                    for reason, n in work.dropped.most_common()}, "signals": histogram.quantiles(), "files": ledger.files, "notes": ledger.notes}
     if config.report_only:
         work.kind = "report"
         write_json(work.path / "figures.json", {"dropped": dict(sorted(work.dropped.items())), "signals": histogram.quantiles()})
     clean_page.write_page(work.path / "report.html", work.report, work.counted_in, work.kept)
 
 
-def _settings(work: Work, config: CleanConfig, paths: list[Path]) -> Settings:
-    """The rules, and what must be learnt before the first document is judged: good text, lines that many documents share."""
+def settings_of(config: CleanConfig, sources: dict[str, Any]) -> Settings:
+    """The rules and a model of good text; not yet the lines that many documents share."""
     given = {name: value for name in ("min_characters", "min_han", "near") if (value := getattr(config, name)) is not None}
-    preset = work.sources.get("preset")
+    preset = sources.get("preset")
     rules = filters.read_rules(preset.path if preset else None, {**config.rules, **given})
-    work.resolved["rules"] = vars(rules)
     if "min_percentile" in config.rules and not config.good:
         raise ConfigError("the rule min_percentile compares with good text: give some with --good")
-    model = char_model.fit(read_texts(work.sources["good"].path), rules.min_percentile) if config.good and rules.min_percentile else None
+    model = char_model.fit(read_texts(sources["good"].path), rules.min_percentile) if config.good and rules.min_percentile else None
     if config.good and model is None:
         raise ConfigError("--good needs at least 100 documents and a rule min_percentile above 0, such as 0.02")
     if rules.script == "simplified":
         script.is_traditional("")                           # without opencc, say so before the work; with it, its table is built once
-    lines = count_lines(paths, config.fields, rules, config.workers) if rules.boilerplate else None
-    return Settings(rules, model, lines, config.report_only)
+    return Settings(rules, model, measure=config.report_only)
 
 
-def _judged(work: Work, config: CleanConfig, settings: Settings, ledger: Ledger, histogram: Histogram) -> Iterator[Document]:
+def _judged(work: Work, config: CleanConfig, outcomes: Iterable[Outcome], ledger: Ledger, histogram: Histogram) -> Iterator[Document]:
     """The documents that the rules keep, normalised; counts are in documents as read, before long ones are divided."""
     masked: Counter[str] = Counter()
-    paths = [source.path for source in _list(work.sources["input"])]
-    for outcome in progress(prepared(paths, config.fields, settings, config.workers), "clean"):
+    for outcome in progress(outcomes, "clean"):
         ledger.took(outcome.file)
         histogram.add(outcome.signals)
         masked += outcome.personal
+        if config.report_only and (outcome.notes or outcome.personal):
+            ledger.notes.setdefault(outcome.file, Counter()).update([*outcome.notes, *outcome.personal.elements()])
         if outcome.document is None:
             ledger.dropped(outcome.file, outcome.reason, id=outcome.id, **outcome.details)
         else:
@@ -173,15 +182,16 @@ def _judged(work: Work, config: CleanConfig, settings: Settings, ledger: Ledger,
         work.metrics["masked"] = dict(sorted(masked.items()))
 
 
-def _unique(documents: Iterator[Document], ledger: Ledger) -> Iterator[Document]:
+def _unique(documents: Iterator[Document], scratch: Path, ledger: Ledger) -> Iterator[Document]:
     """The first of documents that are equal."""
-    duplicates = filters.Duplicates()
+    duplicates = filters.Duplicates(scratch)
     for document in documents:
         twin = duplicates.first(document.id, document.text)
         if twin is not None:
             ledger.dropped(document.metadata["file"], "duplicate", id=document.id, same_as=twin)
             continue
         yield document
+    duplicates.close()
 
 
 def _distinct(work: Work, rules: filters.Rules, documents: Iterator[Document], ledger: Ledger) -> Iterator[Document]:
@@ -192,13 +202,11 @@ def _distinct(work: Work, rules: filters.Rules, documents: Iterator[Document], l
         work.metrics["benchmark_items"] = benchmark.items
     others = _list(work.sources.get("distinct_from", []))
     near = rules.near or (1.0 if others else 0.0)
-    scratch = work.path / "checkpoints"
-    scratch.mkdir()
     distinct = Distinct(near, rules.repeated_sentences, rules.min_characters, benchmark)
 
     def drop(reason: str, document: Document, **item: Any) -> None:
         ledger.dropped(document.metadata["file"], reason, id=document.id, **item)
-    for document in distinct(documents, _texts_of(others), scratch, drop):
+    for document in distinct(documents, _texts_of(others), work.checkpoints, drop):
         ledger.kept(document.metadata["file"])
         yield document
 

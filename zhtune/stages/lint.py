@@ -1,21 +1,26 @@
-"""Records or preferences in any known format -> the same in messages form, with a report of every problem by row and field."""
+"""Records or preferences in any known format -> the same in messages form, with a report of every problem by row and field; a
+corpus -> the report alone, by the rules of `clean`."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
+from zhtune.corpus import clean_page
 from zhtune.corpus.contamination import Benchmark
 from zhtune.corpus.read import Refusal
 from zhtune.errors import ConfigError, DataError
 from zhtune.log import logger, progress
 from zhtune.records import dumps, write_jsonl
+from zhtune.references import resolve
+from zhtune.stages.clean import CleanConfig
+from zhtune.stages.clean import write as write_clean
 from zhtune.synthesis.checks import check_pair, check_record, mend_pair, mend_record
 from zhtune.synthesis.formats import Item, read_pairs, read_record
 from zhtune.synthesis.leaks import Duplicates, NearDuplicates, benchmark_items, benchmark_problems
@@ -23,8 +28,9 @@ from zhtune.synthesis.lint_names import CURES, Problem
 from zhtune.synthesis.lint_page import terminal, write_page
 from zhtune.synthesis.rows import read_rows
 
-STAGE = Stage("lint", version=2, kind="records",
-              inputs={"records": ("records", "file"), "preferences": ("preferences", "file"), "against": ("file", "records", "preferences")})
+STAGE = Stage("lint", version=3, kind="records",
+              inputs={"records": ("records", "file"), "preferences": ("preferences", "file"), "corpus": ("corpus", "file"),
+              "preset": ("file",), "against": ("file", "records", "preferences")})
 _ROUNDS = 3                                                 # a repair may bring another problem to light: <think> without an answer
 
 
@@ -37,18 +43,30 @@ class LintConfig(StageConfig):
     """Files or folders of records: JSON, JSON Lines, CSV, TSV, xlsx, parquet, in any format of docs/formats.md"""
     preferences: str | list[str] = ""
     """Files or folders of preferences, in the same kinds of file"""
+    corpus: str | list[str] = ""
+    """Texts of any kind that `clean` reads, or a corpus: reported is what the rules of --preset refuse, near and benchmark copies,
+    and by file what was found besides: encodings, traditional characters, mended mojibake"""
+    preset: str = ""
+    """Rules for --corpus, as in `clean`; by default shipped:web. Personal data counts as a problem"""
+    fields: list[str] = field(default_factory=list)
+    """Fields of --corpus that are text, as in `clean`"""
     against: str | list[str] = ""
     """Test and benchmark files: rows that hold their questions, or 13 words (characters) of them, are reported"""
     fix: bool = False
     """Repair what has one right repair, drop what has none; off, such rows are kept and reported"""
     near: float = 0.9
-    """Rows whose question and answer are more like an earlier row's than this (ROUGE-L of words, 0 to 1) are reported; 0 for none"""
+    """Rows whose question and answer are more like an earlier row's than this (ROUGE-L of words, 0 to 1) are reported, and documents
+    of --corpus that are so near to a longer one (Jaccard of 5-grams); 0 for none"""
     own_names: list[str] = field(default_factory=list)
     """Product names that the assistant may call itself"""
 
     def __post_init__(self) -> None:
-        if bool(self.records) == bool(self.preferences):
-            raise ConfigError("lint reads either --records or --preferences: give one of them")
+        if sum(map(bool, (self.records, self.preferences, self.corpus))) != 1:
+            raise ConfigError("lint reads either --records, --preferences or --corpus: give one of them")
+        if self.corpus and self.fix:
+            raise ConfigError("--fix repairs records and preferences; a corpus is repaired by zhtune clean")
+        if (self.preset or self.fields) and not self.corpus:
+            raise ConfigError("--preset and --fields are for --corpus")
         if not 0 <= self.near < 1:
             raise ConfigError(f"--near is a share from 0 to below 1, not {self.near}")
 
@@ -81,9 +99,19 @@ def lint(config: LintConfig) -> Artifact:
     Raises:
         DataError: a file cannot be read at all, or nothing is left.
     """
-    made = build(STAGE, config, lambda work: _write(work, config))
-    logger.info("%s", terminal(made.path / "report.json"))
+    made = build(STAGE, config, lambda work: (_report if config.corpus else _write)(work, config))
+    logger.info("%s", (clean_page.terminal if config.corpus else terminal)(made.path / "report.json"))
     return made
+
+
+def _report(work: Work, config: LintConfig) -> None:
+    """What `clean --report_only` would say of a corpus."""
+    sources = _list(work.sources["corpus"])
+    work.sources["input"] = [replace(source, path=path) for source in sources
+                             for path in (sorted(source.path.glob("*.parquet")) if source.manifest else [source.path])]
+    work.sources.setdefault("preset", resolve(config.preset or "shipped:web"))
+    write_clean(work, CleanConfig(input=config.corpus, fields=config.fields, rules={"personal": "drop"}, near=config.near, report_only=True,
+                                  out=config.out, workers=config.workers))
 
 
 def _write(work: Work, config: LintConfig) -> None:
