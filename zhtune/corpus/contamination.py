@@ -23,8 +23,8 @@ _COVERED = 0.5                                              # share of an item's
 _LETTERS = 5                                                # words of a gram that are not numbers: measures and tables are no item
 _COMMON = 10                                                # grams in more items than this are a form's words, not an item's
 _SHORTEST = 4                                               # a shorter question in common says nothing
-_FILTER, _SHIFT = np.uint64((1 << 22) - 1), np.uint64(32)   # two tables of 4 MB tell all but 1 of 100 other grams at once
-_CHUNK = 1 << 16                                            # characters at a time: what they need stays in the cache
+_SHIFT = np.uint64(32)                                      # to the bits of a hash that the second filter sees
+_CHUNK = 1 << 17                                            # characters at a time: what they need stays in the cache
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,10 @@ class Benchmark:
         self.common_grams = int(len(rare) - rare.sum())
         self._grams, self._owners, self._positions, self._at = grams[rare], owners[kept], positions[kept], at[kept]
         self._bounds = np.concatenate(([0], np.cumsum(counts[rare])))
-        self._filters = np.zeros((2, int(_FILTER) + 1), bool)
+        size = min(1 << max(8 * len(self._grams), 1).bit_length(), 1 << 24)     # of 100 other grams the two filters let 1 through
+        self._filters, self._mask = np.zeros((2, size), bool), np.uint64(size - 1)
         for table, shift in zip(self._filters, (np.uint64(0), _SHIFT)):
-            table[self._grams >> shift & _FILTER] = True
+            table[self._grams >> shift & self._mask] = True
         self._sizes = np.zeros(2 * self.items)
         if len(self._grams):
             found, words = _covered(self._owners, self._positions)
@@ -117,8 +118,8 @@ class Benchmark:
     def _find(self, texts: list[str]) -> list[Hit | None]:
         hits: list[Hit | None] = [None] * len(texts)
         grams = _Grams(texts)
-        at = np.flatnonzero(self._filters[0, grams.hashes & _FILTER])
-        at = at[self._filters[1, grams.hashes[at] >> _SHIFT & _FILTER]]
+        at = np.flatnonzero(self._filters[0, grams.hashes & self._mask])
+        at = at[self._filters[1, grams.hashes[at] >> _SHIFT & self._mask]]
         known = np.minimum(np.searchsorted(self._grams, grams.hashes[at]), len(self._grams) - 1)
         at, text = grams.whole(at[self._grams[known] == grams.hashes[at]])
         if not len(at):
@@ -127,22 +128,24 @@ class Benchmark:
         first = np.flatnonzero(np.diff(text, prepend=-1))
         words = np.add.reduceat(np.minimum(np.diff(at, append=at[-1] + GRAM), GRAM), first)
         for number, here, total in zip(text[first].tolist(), np.split(np.arange(len(at)), first[1:]), words.tolist()):
-            hit = self._hit(grams, number, at[here], known[here])
-            hits[number] = hit if hit.held or total >= RUN else None
+            hits[number] = self._hit(grams, number, at[here], known[here], total >= RUN)
         return hits
 
-    def _hit(self, grams: _Grams, text: int, at: np.ndarray, known: np.ndarray) -> Hit:
-        """Of one text: where among its grams those lie that some items have, and which these are."""
+    def _hit(self, grams: _Grams, text: int, at: np.ndarray, known: np.ndarray, enough: bool) -> Hit | None:
+        """Of one text: where among its grams those lie that some items have, which these are, and whether they are enough words."""
         counts = self._bounds[known + 1] - self._bounds[known]
         at = np.repeat(at, counts)
         entry = np.arange(len(at)) + np.repeat(self._bounds[known] - np.cumsum(counts) + counts, counts)
         owners, positions = self._owners[entry], self._positions[entry]
+        nearly = max(self._nearly(grams, text, at, entry), default=None)
+        if not nearly and not enough:
+            return None
         found, words = _covered(owners, positions)
         shares = np.where(words >= RUN, words / self._sizes[found], 0.0)
         best = int(shares.argmax())
         share, owner = float(shares[best]), int(found[best])
-        if share < _COVERED:
-            share, owner = max(self._nearly(grams, text, at, entry), default=(share, owner))
+        if share < _COVERED and nearly:
+            share, owner = nearly
         words, last = _longest(owners, positions, at)
         if share < _COVERED:                                # of the item with the longest run
             owner = int(owners[last])
@@ -151,12 +154,13 @@ class Benchmark:
     def _nearly(self, grams: _Grams, text: int, at: np.ndarray, entry: np.ndarray) -> Iterator[tuple[float, int]]:
         """(share of its words, owner) of each question that stands in a text but for one word: another, one more or one less."""
         part = np.searchsorted(self._parts, self._at[entry], "right") - 1
+        sizes = self._parts[part + 1] - self._parts[part]
+        asked = (self._owners[entry] % 2 == 0) & (sizes >= RUN)
+        entry, at, part = entry[asked], at[asked], part[asked]
         begins = at - self._at[entry] + self._parts[part]   # of the whole question in the text
-        first, end = grams.bounds[text:text + 2]
+        first, end = grams.bounds[text:text + 2].tolist()
         for owner, number, begin in dict.fromkeys(zip(self._owners[entry].tolist(), part.tolist(), begins.tolist())):
             wanted = self._words[self._parts[number]:self._parts[number + 1]]
-            if owner % 2 or len(wanted) < RUN:
-                continue
             same = np.zeros(len(wanted), bool)
             for shift in (-1, 0, 1):
                 low, high = max(first - begin - shift, 0), max(min(end - begin - shift, len(wanted)), 0)
