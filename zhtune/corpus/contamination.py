@@ -9,7 +9,7 @@ short question it may not: a text also holds one of which it has, beside one suc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +77,8 @@ class Benchmark:
                 begins += [sum(lengths[:i]) for i in range(len(lengths))]
         self.items = len(self._places)
         grams = _Grams(texts)
-        at, text = grams.whole(np.arange(len(grams.hashes)))
+        whole, text = grams.whole(np.arange(len(grams.hashes)))
+        at = np.flatnonzero(whole)
         self._words, self._parts = grams.words, grams.bounds    # of all parts, one after the other; where each begins
         positions = np.asarray(begins, np.int64)[text] + at - self._parts[text]
         self._index(grams.hashes[at], np.asarray(owners, np.int64)[text], positions, at)
@@ -121,25 +122,26 @@ class Benchmark:
         at = np.flatnonzero(self._filters[0, grams.hashes & self._mask])
         at = at[self._filters[1, grams.hashes[at] >> _SHIFT & self._mask]]
         known = np.minimum(np.searchsorted(self._grams, grams.hashes[at]), len(self._grams) - 1)
-        at, text = grams.whole(at[self._grams[known] == grams.hashes[at]])
+        same = self._grams[known] == grams.hashes[at]
+        at, known = at[same], known[same]
+        whole, text = grams.whole(at)
+        at, known = at[whole], known[whole]
         if not len(at):
             return hits
-        known = np.searchsorted(self._grams, grams.hashes[at])
         first = np.flatnonzero(np.diff(text, prepend=-1))
         words = np.add.reduceat(np.minimum(np.diff(at, append=at[-1] + GRAM), GRAM), first)
-        for number, here, total in zip(text[first].tolist(), np.split(np.arange(len(at)), first[1:]), words.tolist()):
-            hits[number] = self._hit(grams, number, at[here], known[here], total >= RUN)
+        counts = self._bounds[known + 1] - self._bounds[known]  # each gram, with every place that it has in an item
+        entry = np.arange(counts.sum()) + np.repeat(self._bounds[known] - np.cumsum(counts) + counts, counts)
+        texts_of, at = np.repeat(text, counts), np.repeat(at, counts)
+        nearly = self._nearly(grams, texts_of, at, entry)
+        for number in sorted({*text[first[words >= RUN]].tolist(), *nearly}):
+            here = slice(*np.searchsorted(texts_of, (number, number + 1)))
+            hits[number] = self._hit(grams, at[here], entry[here], nearly.get(number))
         return hits
 
-    def _hit(self, grams: _Grams, text: int, at: np.ndarray, known: np.ndarray, enough: bool) -> Hit | None:
-        """Of one text: where among its grams those lie that some items have, which these are, and whether they are enough words."""
-        counts = self._bounds[known + 1] - self._bounds[known]
-        at = np.repeat(at, counts)
-        entry = np.arange(len(at)) + np.repeat(self._bounds[known] - np.cumsum(counts) + counts, counts)
+    def _hit(self, grams: _Grams, at: np.ndarray, entry: np.ndarray, nearly: tuple[float, int] | None) -> Hit:
+        """Of one text: where among its grams those lie that some items have, and which these are."""
         owners, positions = self._owners[entry], self._positions[entry]
-        nearly = max(self._nearly(grams, text, at, entry), default=None)
-        if not nearly and not enough:
-            return None
         found, words = _covered(owners, positions)
         shares = np.where(words >= RUN, words / self._sizes[found], 0.0)
         best = int(shares.argmax())
@@ -151,22 +153,29 @@ class Benchmark:
             owner = int(owners[last])
         return Hit(self._places[owner // 2], share, words, grams.words_before(int(at[last]), words))
 
-    def _nearly(self, grams: _Grams, text: int, at: np.ndarray, entry: np.ndarray) -> Iterator[tuple[float, int]]:
-        """(share of its words, owner) of each question that stands in a text but for one word: another, one more or one less."""
+    def _nearly(self, grams: _Grams, text: np.ndarray, at: np.ndarray, entry: np.ndarray) -> dict[int, tuple[float, int]]:
+        """By text, (share of its words, owner) of a question that stands in it but for one word: another, one more or one less."""
         part = np.searchsorted(self._parts, self._at[entry], "right") - 1
+        begin = at - self._at[entry] + self._parts[part]    # of the whole question in the text
+        asked = np.flatnonzero((self._owners[entry] % 2 == 0) & (self._parts[part + 1] - self._parts[part] >= RUN))
+        asked = asked[np.unique((part[asked] << 32) + begin[asked], return_index=True)[1]]
+        if not len(asked):
+            return {}
+        text, part, begin = text[asked], part[asked], begin[asked]
         sizes = self._parts[part + 1] - self._parts[part]
-        asked = (self._owners[entry] % 2 == 0) & (sizes >= RUN)
-        entry, at, part = entry[asked], at[asked], part[asked]
-        begins = at - self._at[entry] + self._parts[part]   # of the whole question in the text
-        first, end = grams.bounds[text:text + 2].tolist()
-        for owner, number, begin in dict.fromkeys(zip(self._owners[entry].tolist(), part.tolist(), begins.tolist())):
-            wanted = self._words[self._parts[number]:self._parts[number + 1]]
-            same = np.zeros(len(wanted), bool)
-            for shift in (-1, 0, 1):
-                low, high = max(first - begin - shift, 0), max(min(end - begin - shift, len(wanted)), 0)
-                same[low:high] |= grams.words[begin + shift + low:begin + shift + high] == wanted[low:high]
-            if same.sum() >= len(wanted) - 1:
-                yield float(same.mean()), owner
+        starts = np.cumsum(sizes) - sizes
+        offset = np.arange(sizes.sum()) - np.repeat(starts, sizes)
+        wanted, place = self._words[np.repeat(self._parts[part], sizes) + offset], np.repeat(begin, sizes) + offset
+        low, end = np.repeat(grams.bounds[text], sizes), np.repeat(grams.bounds[text + 1], sizes)
+        same = np.zeros(len(place), bool)
+        for there in (place - 1, place, place + 1):
+            same |= (there >= low) & (there < end) & (grams.words[np.clip(there, 0, len(grams.words) - 1)] == wanted)
+        equal = np.add.reduceat(same, starts, dtype=np.int64)
+        found: dict[int, tuple[float, int]] = {}
+        for i in np.flatnonzero(equal >= sizes - 1).tolist():
+            number, pair = int(text[i]), (float(equal[i] / sizes[i]), int(self._owners[entry[asked[i]]]))
+            found[number] = max(found.get(number, pair), pair)
+        return found
 
 
 class _Grams:
@@ -195,11 +204,11 @@ class _Grams:
         """Of all grams; of those that `whole` lets through it has a meaning"""
 
     def whole(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(those of some grams that lie within one text and are not mostly numbers, the text of each)."""
+        """(which of some grams lie within one text and are not mostly numbers, the text of each of these)."""
         text = np.searchsorted(self.bounds, at, "right") - 1
         letters = self._letters[at[:, None] + np.arange(GRAM)].sum(axis=1)
         good = (at + GRAM <= self.bounds[text + 1]) & (letters >= _LETTERS)
-        return at[good], text[good]
+        return good, text[good]
 
     def words_before(self, gram: int, words: int) -> str:
         """The words that end with a gram, as they stand in its text."""
