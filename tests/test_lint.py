@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from datetime import date, datetime, time
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pytest
 from zhtune.cli import main
 from zhtune.corpus.pii import is_bank_card, is_resident_id, mask, personal
 from zhtune.corpus.read import Refusal
+from zhtune.corpus.sheets import cell_text
 from zhtune.errors import ConfigError, DataError
 from zhtune.records import read_preferences, read_records
 from zhtune.stages.lint import LintConfig, lint
@@ -20,7 +22,7 @@ from zhtune.synthesis.identity import foreign_self
 from zhtune.synthesis.lint_names import CURES, Problem
 from zhtune.synthesis.lint_repairs import repair
 from zhtune.synthesis.lint_rules import mend, strip_marks
-from zhtune.synthesis.rows import Row, cell_text, read_rows
+from zhtune.synthesis.rows import Row, read_rows
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
 U, A = "user", "assistant"
@@ -175,6 +177,8 @@ def test_cells_of_a_workbook_stay_what_they_show(tmp_path):
     xlsx(tmp_path / "a.xlsx", [["问", "答"], [("3", 0), ("45000", 1)], [("0.5", 0), "NA"]])
     assert [row.value for row in read_rows([tmp_path / "a.xlsx"])] == [{"问": "3", "答": "2023-03-15"}, {"问": "0.5", "答": "NA"}]
     assert [cell_text(c) for c in (None, True, 2.0, 2.5, 7, "007")] == ["", "TRUE", "2", "2.5", "7", "007"]
+    days = [date(2023, 3, 1), datetime(2023, 3, 1), datetime(2023, 3, 1, 8, 30), time(8, 30)]
+    assert [cell_text(day) for day in days] == ["2023-03-01", "2023-03-01", "2023-03-01 08:30:00", "08:30:00"]
 
 
 def test_a_broken_row_does_not_stop_the_good_ones(tmp_path):
@@ -191,7 +195,7 @@ def test_a_broken_row_does_not_stop_the_good_ones(tmp_path):
     ("a.json", '[{"问": "甲",\n "答": }]', r"a.json:2: is neither JSON nor JSON Lines"),
     ("a.csv", '问,答\n甲,乙\n丙,"没有结尾\n', r"a.csv:3: not valid CSV"),
     ("a.jsonl", b'{"a": "\x81\xff\xff"}\n', r"a.jsonl:1: is neither UTF-8 nor GB18030"),
-    ("a.xlsx", "no zip", r"a.xlsx: is no workbook"), ("a.parquet", "no parquet", r"a.parquet: is no parquet file"),
+    ("a.xlsx", "no zip", r"a.xlsx: is no spreadsheet"), ("a.parquet", "no parquet", r"a.parquet: is no parquet file"),
     ("a.jsonl", '{"text": "只是一段话"}\n', r"no row is left of 1: unknown_keys 1; first a.jsonl:1: unknown_keys: keys: text"),
     ("a.jsonl", "", "no row is left of 0: there was no row"),
     ("a.docx", "x", "no row is left of 1: unknown_file 1"),

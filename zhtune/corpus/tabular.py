@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from zhtune.corpus.sheets import read_sheets
 from zhtune.corpus.streams import Line, Stream
 from zhtune.errors import DataError
 from zhtune.log import logger
@@ -174,7 +175,6 @@ class _Lines:
 
 def sheet_rows(data: bytes, name: str) -> Iterator[Row | Fault]:
     """Yield the rows of a spreadsheet, each sheet under its header."""
-    from zhtune.graph.tables import read_sheets
     try:
         for sheet, ((_, header), *rows) in read_sheets(io.BytesIO(data), name):
             names = [name.strip() for name in header]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from zhtune.corpus.sheets import read_sheets
 from zhtune.errors import DataError
 from zhtune.graph.fields import Rows
 from zhtune.graph.graphml import read_graphml
@@ -18,7 +19,7 @@ from zhtune.graph.property_graph import PropertyGraph
 from zhtune.graph.rdf import read_ntriples, read_turtle
 from zhtune.graph.read import header_of, is_triple, json_triples, read_spo, read_triples, table_triples
 from zhtune.graph.rows import Row, entities, layout_of
-from zhtune.graph.tables import clean, read_csv, read_sheets, table_rows
+from zhtune.graph.tables import clean, read_csv, table_rows
 from zhtune.log import logger
 
 _TRIPLE_FILES = (".jsonl", ".csv", ".tsv")

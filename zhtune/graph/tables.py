@@ -1,25 +1,18 @@
-"""Tables from CSV, TSV and spreadsheets as rows of text cells, each with its line. Decides nothing about what they mean.
-
-A CSV cell stays the text it is. A spreadsheet's text cell too; its numbers are written without .0 where they are whole,
-its dates as ISO dates (with the time where it is not midnight), its truth values as TRUE and FALSE.
-"""
+"""Tables from CSV and TSV as rows of text cells, each with its line; a cell stays the text it is. Decides nothing about what they mean."""
 
 from __future__ import annotations
 
 import csv
-import datetime
 import io
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from zhtune.corpus.encodings import decode
+from zhtune.corpus.sheets import Line
 from zhtune.errors import DataError
 from zhtune.graph.rows import Row
 from zhtune.text import normalise
-
-Line = tuple[int, list[str]]
 
 
 def file_text(path: Path) -> str:
@@ -67,28 +60,6 @@ def read_csv(path: Path, delimiter: str) -> Iterator[Line]:
         raise DataError(f"is not valid CSV: {error}", path, line) from error
 
 
-def read_sheets(source: Path | io.BytesIO, name: str = "") -> Iterator[tuple[str, list[Line]]]:
-    """Yield (file and sheet, its rows that are not blank) of a spreadsheet, for each sheet that is not empty.
-
-    Args:
-        source: its path, or its content.
-        name: of the file, where only its content is given.
-
-    Raises:
-        DataError: it is no spreadsheet, or a cell holds an error.
-    """
-    from python_calamine import CalamineError, CalamineWorkbook
-    try:
-        book = CalamineWorkbook.from_object(source)
-        sheets = [(name, book.get_sheet_by_name(name).to_python(skip_empty_area=False)) for name in book.sheet_names]
-    except (CalamineError, OSError) as error:
-        raise DataError(f"is no spreadsheet that can be read: {' '.join(str(error).split())}", name or source) from error
-    for sheet, rows in sheets:
-        texts = ((number, [_cell_text(value) for value in row]) for number, row in enumerate(rows, 1))
-        if lines := [line for line in texts if any(cell.strip() for cell in line[1])]:
-            yield f"{name or source}[{sheet}]", lines
-
-
 def table_rows(lines: Iterator[Line], file: str) -> Iterator[Row]:
     """Yield the rows of a wide table under its header; columns without a name must be empty.
 
@@ -109,15 +80,3 @@ def table_rows(lines: Iterator[Line], file: str) -> Iterator[Row]:
         yield Row({n: [c] for n, c in zip(header, cells, strict=False) if n and c}, "cell", frozenset(), "", (), file, line)
     if empty:
         raise DataError("holds a header and no row", file)
-
-
-def _cell_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "TRUE" if value else "FALSE"
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else repr(value)
-    if isinstance(value, datetime.datetime):
-        return value.date().isoformat() if value.time() == datetime.time() else value.isoformat(sep=" ")
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    return str(value)

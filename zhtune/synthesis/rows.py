@@ -8,7 +8,6 @@ on; a file of which nothing can be read stops with file:line. What the keys mean
 from __future__ import annotations
 
 import csv
-import datetime
 import io
 import json
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import Any
 import orjson
 
 from zhtune.corpus.read import Refusal
+from zhtune.corpus.sheets import read_sheets
 from zhtune.errors import DataError
 
 _JSON = (".json", ".jsonl", ".ndjson", ".txt")
@@ -202,39 +202,11 @@ def _cells(header: list[str], cells: list[str], name: str, number: int) -> Row |
 
 
 def _xlsx(path: Path, name: str) -> Iterator[Row | Refusal]:
-    from python_calamine import CalamineError, CalamineWorkbook
-    try:
-        book = CalamineWorkbook.from_path(str(path))
-        sheets = [(sheet, book.get_sheet_by_name(sheet).to_python(skip_empty_area=False)) for sheet in book.sheet_names]
-    except CalamineError as error:
-        raise DataError(f"is no workbook that can be read ({error})", path) from error
-    filled = [(sheet, rows) for sheet, rows in sheets if any(any(cell not in ("", None) for cell in row) for row in rows)]
-    for sheet, rows in filled:
-        place = name if len(filled) == 1 else f"{name}[{sheet}]"
-        header: list[str] = []
-        for number, row in enumerate(rows, 1):
-            cells = [cell_text(cell) for cell in row]
-            if not any(cells):
-                continue
-            if header:
-                yield Row(place, number, {key: cell for key, cell in zip(header, cells, strict=True) if key})
-            else:
-                header = [cell.strip() for cell in cells]
-
-
-def cell_text(cell: Any) -> str:
-    """A spreadsheet's cell as text: text untouched, whole numbers without ".0", dates as ISO dates."""
-    if isinstance(cell, str):
-        return cell
-    if cell is None:
-        return ""
-    if isinstance(cell, bool):
-        return str(cell).upper()
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    if isinstance(cell, datetime.datetime) and cell.time() == datetime.time():
-        return cell.date().isoformat()
-    return cell.isoformat() if isinstance(cell, datetime.date | datetime.datetime | datetime.time) else str(cell)
+    sheets = list(read_sheets(path, name))
+    for place, ((_, header), *rows) in sheets:
+        names = [cell.strip() for cell in header]
+        yield from (Row(place if len(sheets) > 1 else name, number, {key: cell for key, cell in zip(names, cells, strict=True) if key})
+                    for number, cells in rows)
 
 
 def _parquet(path: Path, name: str) -> Iterator[Row | Refusal]:
