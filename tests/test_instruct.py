@@ -22,7 +22,6 @@ from zhtune.synthesis.instruct import Taught, choose_heads, read_taught, records
 from zhtune.synthesis.preferences import pairs
 from zhtune.synthesis.questions import Question, heldout_questions, majority, mentioned, score, wilson
 from zhtune.synthesis.reword import reword
-from zhtune.text import bigram_dice
 
 
 def make(toy_graph, tmp_path, **fields):
@@ -222,6 +221,12 @@ def test_head_choice_is_stable_and_disjoint():
     taught = choose_heads(graph, 50, 0)
     assert len(taught.heads) == 50 and taught == choose_heads(graph, 50, 0)
     assert not set(taught.heads) & {*taught.unknown_train, *taught.unknown_eval}
+
+
+def bigram_dice(left, right):
+    """Dice coefficient of two texts' sets of character bigrams."""
+    a, b = ({text[i:i + 2] for i in range(len(text) - 1)} for text in (left, right))
+    return 2 * len(a & b) / (len(a) + len(b)) if a or b else 1.0
 
 
 def test_far_wordings_are_far_from_every_training_wording():

@@ -37,16 +37,3 @@ def normalise(text: str) -> str:
 def fold(text: str) -> str:
     """The key under which two texts count as the same: normalised, lower case, without white space."""
     return "".join(normalise(text).casefold().split())
-
-
-def han_share(text: str) -> float:
-    """Share of Han characters among the non-blank characters of `text`, 0 for blank text."""
-    visible = sum(not c.isspace() for c in text)
-    return len(_HAN_CHAR.findall(text)) / visible if visible else 0.0
-
-
-def bigram_dice(left: str, right: str) -> float:
-    """Dice coefficient of the two texts' sets of character bigrams (0: nothing shared, 1: the same set)."""
-    a = {left[i:i + 2] for i in range(len(left) - 1)}
-    b = {right[i:i + 2] for i in range(len(right) - 1)}
-    return 2 * len(a & b) / (len(a) + len(b)) if a or b else 1.0

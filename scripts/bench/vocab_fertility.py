@@ -10,7 +10,7 @@ from typing import Any
 from vocab_common import Bench, encode, table
 from vocab_texts import general, huatuo, overlap
 
-from zhtune.text import han_share
+from zhtune.text import HAN_RUN
 from zhtune.tokenizers.spm import SentencePieceModel, SpPiece, append_pieces, read_spm
 from zhtune.tokenizers.spm_definition import spm_definition
 from zhtune.vocabulary import gates
@@ -67,6 +67,11 @@ def published(base: SentencePieceModel, chinese: Path) -> SentencePieceModel:
     """Chinese-LLaMA's merge: every piece that the base lacks behind its own, all with score 0."""
     known = {piece.text for piece in base.pieces}
     return append_pieces(base, (SpPiece(piece.text, 0.0) for piece in read_spm(chinese).pieces if piece.text not in known))
+
+
+def han_share(text: str) -> float:
+    """Share of Han characters among the characters that are no white space, 0 for blank text."""
+    return sum(map(len, HAN_RUN.findall(text))) / max(1, len("".join(text.split())))
 
 
 def row(name: str, model: SentencePieceModel, new_tokens: int, tests: dict[str, list[str]]) -> dict[str, Any]:
