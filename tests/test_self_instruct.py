@@ -291,9 +291,12 @@ def test_a_teacher_that_thinks_aloud(tmp_path):
 def test_mistakes_are_named_and_nothing_half_is_left(tmp_path):
     good = {"teacher": "http://127.0.0.1:9/v1", "teacher_model": "m", "out": str(tmp_path / "out")}
     for wrong, message in [({"teacher_model": ""}, "give the model's name there as --teacher_model"), ({"teacher": "http://a:b@host/v1"}, "must hold no key"),
+                           ({"template": "chatml"}, "an endpoint has its own chat template"), ({"temperature": -1.0}, "--temperature at least 0"),
                            ({"tasks": 0}, "needs something to do"), ({"documents": 3}, "given together"), ({"corpus": "./x"}, "given together"), ({"novelty": 1.0}, "not 1.0"), ({"batch": 0}, "at least 1")]:
         with pytest.raises(ConfigError, match=message):
             SelfInstructConfig(**(good | wrong))
+    with pytest.raises(ConfigError, match="'rude'.*chatml"):           # a local teacher takes a template, and this is none
+        self_instruct(SelfInstructConfig(**(good | {"teacher": "new:llama-tiny", "teacher_model": "", "template": "rude"})))
     (tmp_path / "seeds.jsonl").write_text('{"instruction": "甲", "output": "乙"}\n{"instruction": "只有指令"}\n', "utf-8")
     with pytest.raises(DataError, match=r"seeds\.jsonl:2: is no seed task"):
         self_instruct(SelfInstructConfig(**good, seeds=str(tmp_path / "seeds.jsonl")))

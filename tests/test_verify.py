@@ -11,6 +11,7 @@ from zhtune import assets
 from zhtune.graph.graph import Graph
 from zhtune.synthesis.instruct import answer
 from zhtune.synthesis.link import Linker
+from zhtune.synthesis.statements import verify_statements
 from zhtune.synthesis.verify import Verifier
 
 PARAPHRASES = Path(__file__).parent / "data" / "paraphrases.jsonl"
@@ -52,6 +53,24 @@ def test_each_kind_of_wrong_claim_is_flagged_at_its_place(verifier: Verifier):
     assert flagged(verifier, "感冒的药有甲药、乙药，忌吃辣椒。") == [("辣椒", "other_fact")]
     claim = verifier.verify("感冒的药有甲药、丙药。", "感冒", "用药").flagged[0]
     assert (claim.start, claim.end, claim.verdict) == (8, 10, "contradicted")
+
+
+def test_an_alias_is_the_name_that_bears_it(toy_graph):
+    graph = Graph.open(toy_graph.path)
+    graph.aliases = {"甲药": ["阿甲"], "丙药": ["阿丙", "小药"], "丁药": ["小药"], "感冒": ["伤风"], "无边": ["甲药片"]}
+    assert graph.alias_of == {"阿甲": "甲药", "阿丙": "丙药", "伤风": "感冒"}      # 小药 is borne by two, 无边 stands in no triple
+    verifier = Verifier(graph)
+    assert verifier.verify("伤风的药有阿甲、乙药。", "感冒", "用药").accepted
+    assert flagged(verifier, "感冒的药有甲药、乙药、阿丙。") == [("阿丙", "not_in_graph")]
+    assert [claim.verdict for claim in verifier.verify("感冒的药有阿甲、阿丙。", "感冒", "用药").claims] == ["supported", "contradicted"]
+    assert flagged(verifier, "感冒的药有甲药、乙药、小药。") == [("小药", "unknown_item")]
+    assert flagged(verifier, "感冒不能吃阿甲。") == [("阿甲", "polarity")]
+    statements = graph.facts["感冒", "用药"]
+    assert verify_statements(graph, verifier.linker, "感冒的药有阿甲、乙药。", statements).accepted
+
+
+def test_a_mark_in_an_answer_is_no_name(verifier: Verifier):
+    assert flagged(verifier, "感冒的药有\0、甲药、乙药、神奇\0水。") == [("神奇\0水", "unknown_item")]
 
 
 def test_what_is_missing_is_said(verifier: Verifier):

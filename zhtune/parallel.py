@@ -63,10 +63,10 @@ def spread(work: Callable[[Any, list[Any]], list[Any]], shared: Any, items: list
         workers: processes; with 1, or where all items are one chunk, the work is done here.
         size: items of a chunk.
     """
-    chunks = [items[i:i + size] for i in range(0, len(items), size)]
-    if workers < 2 or len(chunks) < 2:
-        return [result for chunk in chunks for result in work(shared, chunk)]
-    made = in_order(lambda chunk: orjson.dumps(work(shared, chunk)), chunks, lambda _: _BATCH, min(workers, len(chunks)))
+    starts = range(0, len(items), size)
+    if workers < 2 or len(starts) < 2:
+        return work(shared, items)
+    made = in_order(lambda start: orjson.dumps(work(shared, items[start:start + size])), starts, lambda _: _BATCH, min(workers, len(starts)))
     return list(chain.from_iterable(map(orjson.loads, made)))
 
 

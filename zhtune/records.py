@@ -38,7 +38,7 @@ def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Any]) -> int:
     count = 0
     with open(path, "wb") as file:
         for row in rows:
-            file.write(dumps(row) + b"\n")
+            file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
             count += 1
     return count
 

@@ -119,13 +119,23 @@ class Graph:
         """Every triple and every value by its id."""
         return {t.id: t for statements in (self.triples, *self.values.values()) for t in statements}
 
+    @cached_property
+    def alias_of(self) -> dict[str, str]:
+        """Alias -> the name of the triples that bears it; what several bear names none of them."""
+        bearers = Counter(alias for others in self.aliases.values() for alias in {*others})
+        return {alias: name for name, others in self.aliases.items() if name in self.types for alias in others if bearers[alias] == 1}
+
     def asks(self, head: str, relation: str) -> bool:
         """Whether the relation can be asked of the head: a fact of it is there, or the graph knows no such name at all."""
         return (head, relation) in self.facts or head not in self.types
 
     def heldout_wordings(self, relation: str) -> set[str]:
         """The wordings of a relation that only measure."""
-        return {wording for wordings in self.heldout.get(relation, {}).values() for wording in wordings}
+        return self._held.get(relation, set())
+
+    @cached_property
+    def _held(self) -> dict[str, set[str]]:
+        return {name: {wording for wordings in splits.values() for wording in wordings} for name, splits in self.heldout.items()}
 
     @cached_property
     def tail_counts(self) -> dict[str, Counter[str]]:
@@ -155,7 +165,7 @@ class Graph:
             avoid: names to leave out, such as heads that must stay unknown.
         """
         places, names = self._places(kind), self.of_type(kind)
-        barred = {places[name] for known in (*self.about(head), head) for name in self._overlapping(known) if name in places}
+        barred = {places[name] for known in (*self.about(head), head) for name in self.overlapping(known) if name in places}
         return Without(names, sorted(barred.union(places[name] for name in avoid if name in places)))
 
     def _places(self, kind: str) -> dict[str, int]:
@@ -164,8 +174,8 @@ class Graph:
             self._places_of[kind] = {name: i for i, name in enumerate(self.of_type(kind))}
         return self._places_of[kind]
 
-    def _overlapping(self, known: str) -> list[str]:
-        """Names that hold a name or are part of it, itself among them."""
+    def overlapping(self, known: str) -> list[str]:
+        """Names that hold a text or are part of it, itself among them."""
         if known not in self._overlaps:
             with_piece, automaton = self._searchable
             fewest = min((with_piece.get(known[i:i + 2], []) for i in range(max(1, len(known) - 1))), key=len)

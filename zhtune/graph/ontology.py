@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,15 @@ def fill(form: str, **values: str) -> str:
     if len(values) == 1:
         (name, value), = values.items()
         return form.replace(f"{{{name}}}", value)
-    return re.sub("|".join(f"{{{name}}}" for name in values), lambda found: values[found[0][1:-1]], form)
+    pieces = [*_pieces(form)]
+    pieces[1::2] = [values.get(name, f"{{{name}}}") for name in pieces[1::2]]
+    return "".join(pieces)
+
+
+@lru_cache(1 << 12)
+def _pieces(form: str) -> list[str]:
+    """Text and the names of placeholders in turn."""
+    return re.split(r"\{(\w+)\}", form)
 
 
 def _relation(name: str, raw: Any, types: tuple[str, ...], path: Path) -> Relation:

@@ -36,7 +36,9 @@ class Rule:
             if t.relation in self.relations:
                 touched[t.tail] = None
             if self.types or self.names:
-                touched |= {name: None for name, kind in ((t.head, t.head_type), (t.tail, t.tail_type)) if name in self.names or kind in self.types}
+                for name, kind in ((t.head, t.head_type), (t.tail, t.tail_type)):
+                    if name in self.names or kind in self.types:
+                        touched[name] = None
         return self.say.replace("{ts}", "、".join(touched)) if touched else ""
 
 

@@ -44,9 +44,9 @@ def open_engine(source: Source, threads: int = 2, template: str = "", adapters: 
 
 
 @contextmanager
-def answering(source: Source, threads: int = 2) -> Iterator[Callable[[list[Conversation], int, float, int], list[Reply]]]:
+def answering(source: Source, threads: int = 2, template: str = "") -> Iterator[Callable[[list[Conversation], int, float, int], list[Reply]]]:
     """An engine as the function that a local teacher is: (conversations, max_tokens, temperature, seed) -> replies."""
-    engine = open_engine(source, threads)
+    engine = open_engine(source, threads, template)
     try:
         yield lambda conversations, max_tokens, temperature, seed: engine.generate(
             conversations, Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed))

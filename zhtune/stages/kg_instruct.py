@@ -7,11 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any
 
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build, resolve_inputs
-from zhtune.config import StageConfig
 from zhtune.errors import ConfigError, DataError
 from zhtune.graph.graph import Graph, Triple
 from zhtune.log import logger
@@ -19,10 +18,9 @@ from zhtune.models.open import answering
 from zhtune.parallel import uncollected
 from zhtune.records import write_json, write_jsonl
 from zhtune.references import MODEL_KINDS, Source
-from zhtune.synthesis.asking import Asking, Prompt, check_teacher, forecast, open_teacher, rehearse
+from zhtune.synthesis.asking import Asking, Prompt, TeacherConfig, forecast, open_teacher, rehearse
 from zhtune.synthesis.audit import audit
 from zhtune.synthesis.instruct import Taught, choose_heads, records
-from zhtune.synthesis.limits import Limits
 from zhtune.synthesis.rewrite import PROMPTS, Rewriter
 from zhtune.synthesis.safety import Safety
 from zhtune.synthesis.splits import SPLITS, divide, leaks
@@ -34,10 +32,8 @@ STAGE = Stage("kg-instruct", version=3, kind="records",
 
 
 @dataclass(frozen=True, kw_only=True)
-class KgInstructConfig(StageConfig):
+class KgInstructConfig(TeacherConfig):
     """Make instruction records from a graph: one-hop, inverse, yes/no, unanswerable questions and harder tasks."""
-
-    neutral: ClassVar[tuple[str, ...]] = ("limits", "key_variable", "dry_run")
 
     graph: str
     """A graph artifact"""
@@ -59,26 +55,10 @@ class KgInstructConfig(StageConfig):
     """Kept out of training, as heldout.jsonl: {triple: 0.05, entity: 0.05, composition: 0.1}, shares of facts, heads, combinations"""
     teacher: str = ""
     """Who rewrites the one-hop records: an endpoint's URL (OpenAI-compatible), or a local model, adapter or GGUF file. Every draft is verified"""
-    teacher_model: str = ""
-    """The model's name at the endpoint"""
-    key_variable: str = "OPENAI_API_KEY"
-    """Environment variable with the endpoint's key; where it is not set, none is sent to an endpoint on this machine"""
     prompts: str = "shipped:kg_instruct"
     """Folder of the prompts rewrite and retry (.txt)"""
-    prices: str = ""
-    """YAML price table, to count costs"""
     retries: int = 2
     """How often rejected drafts go back to the teacher with what is wrong in them, before the template's record is taken"""
-    max_tokens: int = 3072
-    """Longest reply in tokens"""
-    temperature: float = 0.8
-    """Of the teacher"""
-    batch_api: bool = False
-    """Ask through the endpoint's batch API: cheaper, answered within a day; may be stopped and run again"""
-    dry_run: bool = False
-    """Say how many calls, tokens and costs the teacher would take; send and write nothing"""
-    limits: Limits = field(default_factory=Limits)
-    """Rates, attempts and caps of an endpoint"""
 
     def __post_init__(self) -> None:
         if self.records_per_fact < 1 or self.heads < 0:
@@ -86,12 +66,11 @@ class KgInstructConfig(StageConfig):
         for name in ("inverse", "yes_no", "unanswerable"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"--{name} is a share from 0 to 1")
-        for name, least in (("retries", 0), ("max_tokens", 1), ("temperature", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"--{name} must be at least {least}, found {getattr(self, name)}")
-        if not self.teacher and (self.teacher_model or self.prices or self.batch_api or self.dry_run):
-            raise ConfigError("--teacher_model, --prices, --batch_api and --dry_run go with --teacher, which is not given")
-        check_teacher(self.teacher, self.teacher_model, self.batch_api)
+        if self.retries < 0:
+            raise ConfigError(f"--retries must be at least 0, found {self.retries}")
+        if not self.teacher and (self.teacher_model or self.template or self.prices or self.batch_api or self.dry_run):
+            raise ConfigError("--teacher_model, --template, --prices, --batch_api and --dry_run go with --teacher, which is not given")
+        self.check_teacher(self.teacher)
         for split, share in self.holdout.items():
             if split not in SPLITS or not 0 <= share < 1:
                 raise ConfigError(f"--holdout: {split!r}: {share}; there are: {', '.join(SPLITS)}, each with a share below 1")
@@ -128,7 +107,8 @@ def _write(work: Work, config: KgInstructConfig) -> None:
         random.Random(f"{config.seed}:order").shuffle(rows)
     if not rows:
         raise DataError("the graph gives no record", work.sources["graph"].path)
-    rows = list(map(Safety(graph).add, rows))
+    safety = Safety(graph)
+    rows = list(map(safety.add, rows))
     work.counted_in = len(rows) + sum(work.dropped.values())    # a refused reply or draft counts as one
     if config.holdout:
         rows = _hold_out(work, graph, rows, config)
@@ -142,14 +122,13 @@ def _write(work: Work, config: KgInstructConfig) -> None:
     stated = {triple for row in rows for triple in row["source"]["triples"]}
     work.report |= {"coverage": coverage(graph, taught, stated, lambda t: t.relation),
                     "coverage_by_type": coverage(graph, taught, stated, lambda t: t.tail_type),
-                    "coverage_by_degree": coverage(graph, taught, stated, _degree(graph)), "verified": audit(graph, rows, config.workers)}
+                    "coverage_by_degree": coverage(graph, taught, stated, _degree(graph)), "verified": audit(graph, safety, rows, config.workers)}
     if graph.values:
         work.report["coverage_of_attributes"] = coverage(graph, taught, stated, lambda t: t.relation, chain(*graph.values.values()))
 
 
 def _in_the_teachers_words(work: Work, graph: Graph, rows: list[dict], config: KgInstructConfig) -> list[dict]:
-    with open_teacher(work.sources, work.path, model=config.teacher_model, key_variable=config.key_variable, limits=config.limits,
-                      batch=config.batch_api, local=lambda source: answering(source, config.workers)) as (teacher, log):
+    with open_teacher(work.sources, work.path, config, answering) as (teacher, log):
         rewriter = _rewriter(work.sources, graph, teacher, work.drop, config.retries, config)
         rows = rewriter.rewrite(rows)
         work.metrics |= rewriter.counts
@@ -170,8 +149,8 @@ def _estimate(config: KgInstructConfig) -> str:
     graph, rehearsal = Graph.open(sources["graph"].path), rehearse(sources, config.teacher_model)
     rows = records(graph, choose_heads(graph, config.heads, config.seed), config.records_per_fact, {}, config.seed, config.noise)
     _rewriter(sources, graph, rehearsal, lambda *_, **__: None, 0, config).rewrite(rows)
-    return forecast(rehearsal, sum(expected_tokens(row["messages"]) for row in rows), sources, config.out, model=config.teacher_model,
-                    batch=config.batch_api, note=f"facts with rejected drafts are asked again, at most {config.retries} times")
+    return forecast(rehearsal, sum(expected_tokens(row["messages"]) for row in rows), sources, config,
+                    note=f"facts with rejected drafts are asked again, at most {config.retries} times")
 
 
 def _hold_out(work: Work, graph: Graph, rows: list[dict], config: KgInstructConfig) -> list[dict]:

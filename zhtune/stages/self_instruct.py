@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import ClassVar, Literal
+from typing import Literal
 
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build, resolve_inputs
-from zhtune.config import StageConfig
 from zhtune.corpus.filters import divide
 from zhtune.corpus.read import read_texts
 from zhtune.errors import ConfigError, DataError
@@ -19,8 +18,7 @@ from zhtune.models.open import answering
 from zhtune.records import write_jsonl
 from zhtune.references import MODEL_KINDS, Source
 from zhtune.synthesis import self_instruct as synthesis
-from zhtune.synthesis.asking import Asking, Prompt, check_teacher, forecast, open_teacher, rehearse
-from zhtune.synthesis.limits import Limits
+from zhtune.synthesis.asking import Asking, Prompt, TeacherConfig, forecast, open_teacher, rehearse
 from zhtune.synthesis.novelty import NoveltyIndex
 from zhtune.synthesis.teacher import expected_tokens
 
@@ -30,25 +28,17 @@ _SHORTEST_PASSAGE = 80
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfInstructConfig(StageConfig):
+class SelfInstructConfig(TeacherConfig):
     """Let a teacher write instruction records: from seed tasks, from a corpus, deeper ones, and with worked steps."""
-
-    neutral: ClassVar[tuple[str, ...]] = ("limits", "key_variable", "dry_run")
 
     teacher: str
     """Who writes: an endpoint's URL (OpenAI-compatible), or a local model, adapter or GGUF file"""
-    teacher_model: str = ""
-    """The model's name at the endpoint"""
-    key_variable: str = "OPENAI_API_KEY"
-    """Environment variable with the endpoint's key; where it is not set, none is sent to an endpoint on this machine"""
     seeds: str = ""
     """Seed tasks (JSON Lines: instruction, input, output); where none are given, seeds.jsonl beside the prompts (the shipped 175)"""
     corpus: str = ""
     """Corpus for questions on documents"""
     prompts: str = "shipped:self_instruct"
     """Folder of the prompts numbered, json, deepen, broaden, document, steps (.txt)"""
-    prices: str = ""
-    """YAML price table, to count costs"""
     tasks: int = 100
     """Tasks wanted from batches; 0 for none"""
     batch: int = 10
@@ -73,20 +63,10 @@ class SelfInstructConfig(StageConfig):
     """Instructions with a greater ROUGE-L F (jieba words) to an accepted one are dropped"""
     max_characters: int = 200
     """Longest instruction; its input may be longer"""
-    max_tokens: int = 3072
-    """Longest reply in tokens"""
-    temperature: float = 0.8
-    """Of the teacher"""
-    batch_api: bool = False
-    """Ask through the endpoint's batch API: cheaper, each round of --at_once requests answered within a day; may be stopped and run again"""
-    dry_run: bool = False
-    """Say how many calls, tokens and costs the teacher would take; send and write nothing"""
-    limits: Limits = field(default_factory=Limits)
-    """Rates, attempts and caps of an endpoint"""
 
     def __post_init__(self) -> None:
         for name, least in (("tasks", 0), ("batch", 1), ("requests", 0), ("at_once", 1), ("evolve", 0), ("documents", 0), ("pairs", 1),
-                            ("passage", 100), ("steps", 0), ("max_characters", 4), ("max_tokens", 1), ("temperature", 0)):
+                            ("passage", 100), ("steps", 0), ("max_characters", 4)):
             if getattr(self, name) < least:
                 raise ConfigError(f"--{name} must be at least {least}, found {getattr(self, name)}")
         if not 0 < self.novelty < 1:
@@ -95,7 +75,7 @@ class SelfInstructConfig(StageConfig):
             raise ConfigError("self-instruct needs something to do: --tasks, or --documents with --corpus")
         if bool(self.documents) != bool(self.corpus):
             raise ConfigError("--documents and --corpus are given together")
-        check_teacher(self.teacher, self.teacher_model, self.batch_api)
+        self.check_teacher(self.teacher)
 
 
 def self_instruct(config: SelfInstructConfig) -> Artifact | str:
@@ -116,8 +96,7 @@ def _write(work: Work, config: SelfInstructConfig) -> None:
     index = NoveltyIndex(config.novelty)
     index.admit_all(task.instruction for _, task in seeds)
     pool = synthesis.Pool(index, work.drop, most=config.max_characters)
-    with open_teacher(work.sources, work.path, model=config.teacher_model, key_variable=config.key_variable, limits=config.limits,
-                      batch=config.batch_api, local=lambda source: answering(source, config.workers)) as (teacher, log):
+    with open_teacher(work.sources, work.path, config, answering) as (teacher, log):
         asking = Asking(teacher, config.max_tokens, config.temperature, config.seed)
         _fill(pool, asking, work, config, prompts, seeds)
         work.report["teacher"] = log.summary()
@@ -177,8 +156,8 @@ def _estimate(config: SelfInstructConfig) -> str:
     synthesis.work_out(asking, full, prompts["steps"], config.steps)
     shown = [{"content": synthesis.show(task)} for _, task in seeds]
     written = needed * config.batch + config.documents * config.pairs + config.evolve + config.steps
-    return forecast(rehearsal, written * expected_tokens(shown) // len(shown), sources, config.out, model=config.teacher_model,
-                    batch=config.batch_api, note=f"if every task is accepted; at most {config.requests or 4 * needed:,} for batches")
+    return forecast(rehearsal, written * expected_tokens(shown) // len(shown), sources, config,
+                    note=f"if every task is accepted; at most {config.requests or 4 * needed:,} for batches")
 
 
 def _passages(source: Source, config: SelfInstructConfig) -> list[tuple[str, str]]:

@@ -9,12 +9,13 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from zhtune.config import StageConfig
 from zhtune.errors import ConfigError
 from zhtune.references import Source
 from zhtune.synthesis.batch import OpenAIBatchTeacher
@@ -76,45 +77,71 @@ class Asking:
                 "cost": str(outcome.cost)}
 
 
-def check_teacher(teacher: str, model: str, batch_api: bool) -> None:
-    """Raise ConfigError for flags that name no teacher, or one with its key in the address."""
-    address = urlsplit(teacher)
-    if address.scheme not in ("http", "https"):
-        if batch_api:
-            raise ConfigError("--batch_api is for an endpoint; --teacher is none")
-        return
-    if not model:
-        raise ConfigError("--teacher is an endpoint; give the model's name there as --teacher_model")
-    if address.username or address.password or address.query:
-        raise ConfigError("--teacher must hold no key; export it in the environment variable that --key_variable names")
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig(StageConfig):
+    """What every stage with a teacher knows of it, besides its own field `teacher`."""
+
+    neutral: ClassVar[tuple[str, ...]] = ("limits", "key_variable", "dry_run")
+
+    teacher_model: str = ""
+    """The model's name at the endpoint"""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable with the endpoint's key; where it is not set, none is sent to an endpoint on this machine"""
+    template: str = ""
+    """Chat template for a local teacher that has none, such as chatml"""
+    prices: str = ""
+    """YAML price table, to count costs"""
+    max_tokens: int = 3072
+    """Longest reply in tokens"""
+    temperature: float = 0.8
+    """Of the teacher"""
+    batch_api: bool = False
+    """Ask through the endpoint's batch API: cheaper, each round of requests answered within a day; may be stopped and run again"""
+    dry_run: bool = False
+    """Say how many calls, tokens and costs the teacher would take; send and write nothing"""
+    limits: Limits = field(default_factory=Limits)
+    """Rates, attempts and caps of an endpoint"""
+
+    def check_teacher(self, teacher: str) -> None:
+        """Raise ConfigError for flags that name no teacher, or one with its key in the address."""
+        if self.max_tokens < 1 or self.temperature < 0:
+            raise ConfigError("--max_tokens must be at least 1 and --temperature at least 0")
+        address = urlsplit(teacher)
+        if address.scheme not in ("http", "https"):
+            if self.batch_api:
+                raise ConfigError("--batch_api is for an endpoint; --teacher is none")
+            return
+        if not self.teacher_model:
+            raise ConfigError("--teacher is an endpoint; give the model's name there as --teacher_model")
+        if self.template:
+            raise ConfigError("an endpoint has its own chat template; leave out --template")
+        if address.username or address.password or address.query:
+            raise ConfigError("--teacher must hold no key; export it in the environment variable that --key_variable names")
 
 
 @contextmanager
-def open_teacher(sources: dict[str, Source], folder: Path, *, model: str, key_variable: str, limits: Limits, batch: bool,
-                 local: Callable[[Source], AbstractContextManager[Generate]]) -> Iterator[tuple[Teacher, JobLog]]:
+def open_teacher(sources: dict[str, Source], folder: Path, config: TeacherConfig,
+                 local: Callable[[Source, int, str], AbstractContextManager[Generate]]) -> Iterator[tuple[Teacher, JobLog]]:
     """The teacher and its log, logs/teacher.jsonl of a folder.
 
     Args:
         sources: "teacher", and "prices" where costs are counted.
         folder: of the unfinished artifact.
-        model: its name at an endpoint.
-        key_variable: environment variable with the endpoint's key.
-        limits: of an endpoint.
-        batch: through the endpoint's batch API.
-        local: opens a model of this machine as a function.
+        config: how it is asked.
+        local: opens a model of this machine as a function: (source, threads, chat template).
 
     Raises:
         ConfigError: no key, no price of the model, a cap on the cost without prices.
     """
-    source = sources["teacher"]
+    source, model = sources["teacher"], config.teacher_model
     (folder / _LOG).parent.mkdir(exist_ok=True)
     with JobLog(folder / _LOG) as log:
         if source.kind == "endpoint":
-            kind = OpenAIBatchTeacher if batch else OpenAITeacher
-            endpoint = Endpoint(model=model, api_key_env=key_variable, base_url=source.reference)
-            yield kind(endpoint, log, limits, _price(sources, model)), log
+            kind = OpenAIBatchTeacher if config.batch_api else OpenAITeacher
+            endpoint = Endpoint(model=model, api_key_env=config.key_variable, base_url=source.reference)
+            yield kind(endpoint, log, config.limits, _price(sources, model)), log
             return
-        with local(source) as generate:
+        with local(source, config.workers, config.template) as generate:
             yield LocalTeacher(_name(source, model), generate, log), log
 
 
@@ -123,20 +150,18 @@ def rehearse(sources: dict[str, Source], model: str) -> Rehearsal:
     return Rehearsal(_name(sources["teacher"], model))
 
 
-def forecast(rehearsal: Rehearsal, replies: int, sources: dict[str, Source], out: str, *, model: str, batch: bool, note: str) -> str:
+def forecast(rehearsal: Rehearsal, replies: int, sources: dict[str, Source], config: TeacherConfig, note: str) -> str:
     """What the jobs of a rehearsal would take, in words.
 
     Args:
         rehearsal: that was asked everything.
         replies: tokens that all replies are expected to have.
         sources: "prices" among them, where costs are counted.
-        out: the artifact's folder; what an interrupted run left in its log is paid for.
-        model: its name in the prices.
-        batch: through the batch API, at its price.
+        config: what an interrupted run left in the log of its `out` is paid for.
         note: what may change the number of calls.
     """
-    price, log_at = _price(sources, model), Path(out).with_name(f"{Path(out).name}.partial") / _LOG
-    price = price.batched() if batch else price
+    price, log_at = _price(sources, config.teacher_model), Path(config.out).with_name(f"{Path(config.out).name}.partial") / _LOG
+    price = price.batched() if config.batch_api else price
     with TemporaryDirectory() as empty, JobLog(log_at if log_at.exists() else Path(empty) / "log") as log:
         found = estimate(rehearsal.jobs, log, price)
     calls = found.jobs - found.answered

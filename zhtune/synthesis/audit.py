@@ -7,7 +7,6 @@ from typing import Any
 
 from zhtune.graph.graph import Graph
 from zhtune.parallel import spread
-from zhtune.synthesis.link import Linker
 from zhtune.synthesis.safety import Safety
 from zhtune.synthesis.statements import verify_statements
 from zhtune.synthesis.verify import Verifier
@@ -17,32 +16,31 @@ TASKS = ("one_hop", "attribute", "consultation", "summary", "comparison")
 _CHUNK = 2000
 
 
-def audit(graph: Graph, rows: list[dict[str, Any]], workers: int) -> dict[str, Any]:
+def audit(graph: Graph, safety: Safety, rows: list[dict[str, Any]], workers: int) -> dict[str, Any]:
     """Figures for the report: answers checked by task, flagged ones with reasons, and sentences of safety said and missing.
 
     Equal answers are checked once.
     """
     answers = list(dict.fromkeys((row["source"]["task"], row["messages"][-1]["content"], tuple(row["source"]["triples"]))
                                  for row in rows if row["source"]["task"] in TASKS))
-    safety = Safety(graph)
-    found = spread(_check, (graph, Verifier(graph), Linker(graph.types), safety), answers, workers, _CHUNK)
+    found = spread(_check, (graph, Verifier(graph), safety), answers, workers, _CHUNK)
     checked, flagged = Counter(task for task, _, _ in answers), Counter(f"{task}: {reason}" for task, reason in found if reason)
     report: dict[str, Any] = {"answers": dict(sorted(checked.items())), "flagged": dict(sorted(flagged.items()))}
     if graph.ontology.safety:
-        report["safety"] = {"required": sum(bool(safety.required(row["source"]["triples"])) for row in rows),
-                            "missing": sum(bool(safety.missing(row)) for row in rows)}
+        needing = [row for row in rows if safety.required(row["source"]["triples"])]
+        report["safety"] = {"required": len(needing), "missing": sum(bool(safety.missing(row)) for row in needing)}
     return report
 
 
-def _check(shared: tuple[Graph, Verifier, Linker, Safety], answers: list[tuple[str, str, tuple[str, ...]]]) -> list[tuple[str, str]]:
+def _check(shared: tuple[Graph, Verifier, Safety], answers: list[tuple[str, str, tuple[str, ...]]]) -> list[tuple[str, str]]:
     """(task, what is wrong first or nothing) of each answer."""
-    graph, verifier, linker, safety = shared
+    graph, verifier, safety = shared
     results = []
     for task, said, ids in answers:
         statements, answer = [graph.by_id[i] for i in ids], safety.without(ids, said)
         if task == "one_hop":
             found = verifier.verify(answer, statements[0].head, statements[0].relation)
         else:
-            found = verify_statements(graph, linker, answer, statements)
+            found = verify_statements(graph, verifier.linker, answer, statements)
         results.append((task, found.flagged[0].reason if found.flagged else "missing" if found.missing else ""))
     return results

@@ -84,7 +84,8 @@ def records(graph: Graph, taught: Taught, per_fact: int, shares: dict[str, float
     refuse_leaks(graph)
     heads = set(taught.heads)
     taught_facts = [key for key in graph.facts if key[0] in heads]
-    rows = spread(_one_hop, (graph, per_fact, seed, noise), taught_facts, workers, max(1, _CHUNK // per_fact))
+    asked = spread(_asked, (graph, per_fact, seed, noise), taught_facts, workers, max(1, _CHUNK // per_fact))
+    rows = [row for fact, questions in zip(taught_facts, asked, strict=True) for row in _one_hop(graph, *fact, questions, seed)]
     wanted = [(task, round(share * len(rows))) for task, share in shares.items()]
     rows += spread(_shares, (graph, taught, seed, noise), wanted, workers if len(rows) > _CHUNK else 1, 1)
     random.Random(f"{seed}:order").shuffle(rows)
@@ -102,8 +103,12 @@ def refuse_leaks(graph: Graph) -> None:
 
 def record(task: str, question: str, answer: str, triples: list[Triple], seed: int, **more: Any) -> dict[str, Any]:
     """One record with its provenance: `triples` are what it states, values of attributes among them."""
+    return _record(task, question, answer, [t.id for t in triples], seed, **more)
+
+
+def _record(task: str, question: str, answer: str, ids: list[str], seed: int, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
-            "source": {"producer": "template", "task": task, "triples": [t.id for t in triples], "seed": seed, **more}}
+            "source": {"producer": "template", "task": task, "triples": ids, "seed": seed, **more}}
 
 
 def answer(graph: Graph, head: str, relation: str) -> str:
@@ -111,27 +116,35 @@ def answer(graph: Graph, head: str, relation: str) -> str:
     return fill(graph.ontology.relations[relation].say, h=head, ts=LIST_MARK.join(graph.tails(head, relation)))
 
 
-def _one_hop(shared: tuple[Graph, int, int, bool], facts: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """The records of some facts, each by its own key: what other facts there are changes nothing."""
+def _one_hop(graph: Graph, head: str, relation: str, questions: list[tuple[str, int, str]], seed: int) -> Iterator[dict[str, Any]]:
+    """The records of a fact; they share its answer and ids."""
+    said, ids = answer(graph, head, relation), [t.id for t in graph.facts[head, relation]]
+    return (_record("one_hop", asked, said, ids, seed, wording=index, form=form) for asked, index, form in questions)
+
+
+def _asked(shared: tuple[Graph, int, int, bool], facts: list[tuple[str, str]]) -> list[list[tuple[str, int, str]]]:
+    """The questions of some facts with wording and form, each fact by its own key: what other facts there are changes nothing."""
     graph, per_fact, seed, noise = shared
-    rows = []
+    made = []
     for head, name in facts:
-        relation, said, triples = graph.ontology.relations[name], answer(graph, head, name), graph.facts[head, name]
-        key, seen = f"{seed}:one_hop:{head}:{name}", set()
+        key, seen, questions = f"{seed}:one_hop:{head}:{name}", set(), []
+        relation = graph.ontology.relations[name]
         for number, index in enumerate(rounds(len(relation.ask), per_fact, random.Random(key))):
             asked, form = question(graph, head, relation, index, f"{key}:{number}", seen, noise)
             seen.add(asked)
-            rows.append(record("one_hop", asked, said, triples, seed, wording=index, form=form))
-    return rows
+            questions.append((asked, index, form))
+        made.append(questions)
+    return made
 
 
 def question(graph: Graph, head: str, relation: Relation, index: int, key: str, seen: set[str], noise: bool = True) -> tuple[str, str]:
     """A reworded question, drawn again while it repeats one of `seen` or has become a held-out wording; without noise the wording."""
-    generator, held = random.Random(key), graph.heldout_wordings(relation.name)
-    for _ in range(_DRAWS if noise else 0):
-        text, form = reword(relation.ask[index], head, relation, graph.ontology, generator)
-        if text not in seen and text.replace(head, "{h}") not in held:
-            return text, form
+    if noise:
+        generator, held = random.Random(key), graph.heldout_wordings(relation.name)
+        for _ in range(_DRAWS):
+            text, form = reword(relation.ask[index], head, relation, graph.ontology, generator)
+            if text not in seen and text.replace(head, "{h}") not in held:
+                return text, form
     return fill(relation.ask[index], h=head), "wording"     # a training wording is no held-out one: refuse_leaks
 
 
@@ -198,7 +211,7 @@ def _composed(graph: Graph, heads: list[str]) -> list[str]:
     made: dict[str, None] = {}
     for left, right in pairwise(heads):
         name = left[:(len(left) + 1) // 2] + right[len(right) // 2:]
-        if graph.types[left] == graph.types[right] and not any(name in known or known in name for known in graph.types):
+        if graph.types[left] == graph.types[right] and not graph.overlapping(name):
             made[name] = None
         if len(made) == _COMPOSED:
             break

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from zhtune.text import is_han
 
 _LEADS = ("是", "为", "有")
 
 
-@dataclass(frozen=True)
-class Mention:
+class Mention(NamedTuple):
     """A name at a place."""
 
     start: int
@@ -42,13 +41,12 @@ class Linker:
         """Mentions that do not overlap, the leftmost longest first, in order."""
         if self._empty:
             return []
-        found = [Mention(end + 1 - length, end + 1, name) for end, (length, name) in self._automaton.iter(text)]
-        found.sort(key=lambda m: (m.start, -m.end))
+        found = sorted((end + 1 - length, -length, name) for end, (length, name) in self._automaton.iter(text))
         kept, at = [], 0
-        for mention in found:
-            if mention.start >= at and (mention.end - mention.start > 1 or stands_alone(text, mention.start, mention.end)):
-                kept.append(mention)
-                at = mention.end
+        for start, size, name in found:
+            if start >= at and (size < -1 or stands_alone(text, start, start + 1)):
+                at = start - size
+                kept.append(Mention(start, at, name))
         return kept
 
 

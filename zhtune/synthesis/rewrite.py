@@ -14,7 +14,6 @@ from typing import Any
 from zhtune.graph.graph import Graph
 from zhtune.synthesis.asking import Asking, Prompt
 from zhtune.synthesis.chinese_filters import answer_refusal
-from zhtune.synthesis.link import Linker
 from zhtune.synthesis.replies import Task, parse_tasks
 from zhtune.synthesis.teacher import Outcome
 from zhtune.synthesis.verify import Verification, Verifier
@@ -54,8 +53,7 @@ class Rewriter:
 
     def __init__(self, graph: Graph, asking: Asking, prompts: dict[str, Prompt], refuse: Callable[..., None], retries: int):
         self._graph, self._asking, self._prompts, self._refuse, self._retries = graph, asking, prompts, refuse, retries
-        aliases = {alias: name for name, others in graph.aliases.items() for alias in others}
-        self._verifier, self._linker = Verifier(graph, aliases), Linker(graph.types, aliases)
+        self._verifier = Verifier(graph)
         self._questions: set[str] = set()
         self._places: dict[str, int] = {}
         self.counts: Counter[str] = Counter(dict.fromkeys(("accepted", "accepted_after_retry", "fell_back", "facts_retried"), 0))
@@ -133,7 +131,7 @@ class Rewriter:
             return "same_question", "问题与已有的重复"
         if question.replace(fact.head, "{h}") in graph.heldout_wordings(fact.relation):
             return "heldout_wording", "换一种问法"
-        for name in (mention.name for mention in self._linker.mentions(question)):
+        for name in (mention.name for mention in self._verifier.linker.mentions(question)):
             if name in graph.about(fact.head):              # the answer, or another fact, perhaps a held-out one
                 return "gives_away", f"问题里不要提“{name}”"
             if name != fact.head and graph.types[name] in rule.heads:

@@ -11,7 +11,7 @@ import re
 
 from zhtune.graph.graph import Graph, Triple
 from zhtune.synthesis.link import Linker, Mention, stands_alone
-from zhtune.synthesis.verify import CONTRADICTED, SUPPORTED, UNSUPPORTED, Claim, Verification, avoids, polarities, quantities, unknown_items
+from zhtune.synthesis.verify import CONTRADICTED, SUPPORTED, UNSUPPORTED, Claim, Verification, avoids, read, shape, verification
 
 _ANY_NUMBER = re.compile(r"\d+(?:\.\d+)?\s*[%％]?")
 _DASH = "-~～–—―至到"
@@ -32,9 +32,12 @@ def verify_statements(graph: Graph, linker: Linker, answer: str, statements: lis
     values = [t.tail for t in statements if t.relation not in ontology.relations]
     alone = {t.head for t in statements if t.head not in graph.types}       # it has values and no triples: no linker knows it
     mentions = _with_values(linker.mentions(answer), answer, [*values, *alone])
-    forms = {name: form.say for forms in (ontology.relations, ontology.attributes) for name, form in forms.items()}
-    negative = {t.relation: avoids(forms.get(t.relation, "")) for t in statements}
-    states = {way: polarities(answer, mentions, way) for way in {*negative.values()}}
+    forms = {t.relation: ontology.attributes.get(t.relation) or ontology.relations.get(t.relation) for t in statements}
+    negative = {name: said is not None and avoids(said.say) for name, said in forms.items()}
+    labels = tuple(label for name in negative if name in ontology.relations for label in ontology.relations[name].labels)
+    form = shape(answer, mentions)
+    reading = read(form, labels, -1, frozenset(), *([_ANY_NUMBER] if values else []))
+    states = [dict(zip(mentions, states, strict=True)) for states in reading.states]
     claims, stated = [], set()
     for mention, focus in _focused(mentions, {t.head for t in statements}, true):
         found = [true.get((head, mention.name)) for head in focus]
@@ -47,10 +50,7 @@ def verify_statements(graph: Graph, linker: Linker, answer: str, statements: lis
         else:
             stated.update(found)
         claims.append(Claim(mention.start, mention.end, answer[mention.start:mention.end], verdict, reason))
-    labels = tuple(label for name in negative if name in ontology.relations for label in ontology.relations[name].labels)
-    claims += unknown_items(answer, mentions, labels)
-    claims += quantities(answer, mentions, -1, set(), *([_ANY_NUMBER] if values else []))
-    return Verification(tuple(sorted(claims, key=lambda c: (c.start, c.end))), tuple(t.tail for t in statements if t not in stated))
+    return verification(answer, form, mentions, claims, reading, [t.tail for t in statements if t not in stated])
 
 
 def _focused(mentions: list[Mention], heads: set[str], true: dict[tuple[str, str], Triple]) -> list[tuple[Mention, list[str]]]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from typing import NamedTuple
 
 from zhtune.graph.graph import Graph
 from zhtune.graph.ontology import Relation
@@ -40,11 +41,11 @@ _LEAD = re.compile("^(?:其中|此外|另外|同时|还|也|又|再|并|并且|�
 _COUNT = re.compile(r"(?<![第约每\d.])(\d{1,3}|[二两三四五六七八九十]{1,3})\s*(?:大)?(?:种|个|类|项|样|条|位|味|款|点)(?!月|小时|人|星期|疗程|半)")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?\s*(?:%|％|毫克|mg|克|g|毫升|ml|片|粒|次|天|周|月|年|岁|度|℃|小时|分钟)", re.IGNORECASE)
 _DIGITS = {"二": 2, "两": 2, "三": 3, "四": 4, "五": 5, "六": 6, "七": 7, "八": 8, "九": 9, "十": 10}
+_MARK = "\0"                                                # a name in a shape
 _CONTINUES = 4                                              # characters before the first name of a part that only goes on
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """Something that an answer says."""
 
     start: int
@@ -75,16 +76,15 @@ class Verification:
 
 
 class Verifier:
-    """Checks answers against one graph.
+    """Checks answers against one graph; its entities may be called by their aliases.
 
     Args:
         graph: with its ontology.
-        aliases: other names of entities.
     """
 
-    def __init__(self, graph: Graph, aliases: dict[str, str] | None = None):
+    def __init__(self, graph: Graph):
         self._graph = graph
-        self._linker = Linker(graph.types, aliases)
+        self.linker = Linker(graph.types, graph.alias_of)
 
     def verify(self, answer: str, head: str, relation: str, numbers: Iterable[str] = ()) -> Verification:
         """Check an answer to a question about one fact.
@@ -96,33 +96,35 @@ class Verifier:
         """
         tails = self._graph.tails(head, relation)
         rule = self._graph.ontology.relations[relation]
-        mentions = self._linker.mentions(answer)
-        named = self._names(answer, mentions, head, rule, set(tails))
-        claims = [*named.values(), *unknown_items(answer, mentions, rule.labels),
-                  *quantities(answer, mentions, len(tails), set(map(_value, numbers)))]
-        stated = {mention.name for mention, claim in named.items() if claim.verdict == SUPPORTED}
-        return Verification(tuple(sorted(claims, key=lambda c: (c.start, c.end))), tuple(t for t in tails if t not in stated))
+        mentions = self.linker.mentions(answer)
+        form = shape(answer, mentions)
+        reading, known, negative = read(form, rule.labels, len(tails), frozenset(map(_value, numbers))), set(tails), avoids(rule.say)
+        claims, stated = [], set()
+        for mention, state in zip(mentions, reading.states[negative], strict=True):
+            if mention.name != head:
+                verdict, reason = self._judge(mention.name, state != negative, head, rule, known)
+                claims.append(Claim(mention.start, mention.end, answer[mention.start:mention.end], verdict, reason))
+                if verdict == SUPPORTED:
+                    stated.add(mention.name)
+        return verification(answer, form, mentions, claims, reading, [t for t in tails if t not in stated])
 
-    def _names(self, answer: str, mentions: list[Mention], head: str, rule: Relation, tails: set[str]) -> dict[Mention, Claim]:
-        negative = avoids(rule.say)
-        polarity = polarities(answer, mentions, negative)
-        claims = {}
-        for mention in mentions:
-            if mention.name == head:
-                continue
-            verdict, reason = self._judge(mention.name, head, rule, tails)
-            if verdict == SUPPORTED and mention.name in tails and polarity[mention] != negative:
-                verdict, reason = CONTRADICTED, "polarity"
-            claims[mention] = Claim(mention.start, mention.end, answer[mention.start:mention.end], verdict, reason)
-        return claims
-
-    def _judge(self, name: str, head: str, rule: Relation, tails: set[str]) -> tuple[str, str]:
+    def _judge(self, name: str, turned: bool, head: str, rule: Relation, tails: set[str]) -> tuple[str, str]:
         if name in tails:
-            return SUPPORTED, ""
+            return (CONTRADICTED, "polarity") if turned else (SUPPORTED, "")
         if name in self._graph.about(head):                 # true of the head, but not what was asked
             return UNSUPPORTED, "other_fact"
         kind = self._graph.types[name]
         return CONTRADICTED, "other_head" if kind in rule.heads and kind not in rule.tails else "not_in_graph"
+
+
+def verification(answer: str, form: str, mentions: list[Mention], claims: list[Claim], reading: Reading, missing: list[str]) -> Verification:
+    """What is known of an answer, from the claims that its names make and the reading of its shape."""
+    if reading.items or reading.numbers or "\n" in answer:
+        claims = [*claims, *(_claim(answer, _place(form, mentions, at), text, UNSUPPORTED, "unknown_item") for at, text in reading.items),
+                  *_unknown_lines(answer, mentions),
+                  *(_claim(answer, _place(form, mentions, at), text, verdict, "number") for at, text, verdict in reading.numbers)]
+        claims.sort(key=lambda c: c[:2])
+    return Verification(tuple(claims), tuple(missing))
 
 
 @cache
@@ -131,36 +133,62 @@ def avoids(say: str) -> bool:
     return bool(negations(re.sub(r"\{\w+\}", "", say)))
 
 
-def polarities(answer: str, mentions: list[Mention], negative: bool) -> dict[Mention, bool]:
-    """Whether each mention stands under a negation. A part without a word of its own goes on as the one before."""
-    masked = _masked(answer, mentions)
-    found: dict[Mention, bool] = {}
-    for start, end in _spans(masked, _BREAK, 0, len(masked)):
+def shape(answer: str, mentions: list[Mention]) -> str:
+    """The answer with one mark for every name: 无力 and 禁食 are names, no negations.
+
+    Answers of one form and as many names have one shape, which is read once for all of them.
+    """
+    answer, at, pieces = answer.replace(_MARK, "\1"), 0, []
+    for m in mentions:
+        pieces.append(answer[at:m.start])
+        at = m.end
+    return _MARK.join([*pieces, answer[at:]])
+
+
+class Reading(NamedTuple):
+    """What a shape says apart from its names."""
+
+    states: tuple[tuple[bool, ...], tuple[bool, ...]]
+    """Whether each name stands under a negation: where the relation is none of avoidance, where it is one"""
+    items: list[tuple[int, str]]
+    """Items of lists that are no name, with their places"""
+    numbers: list[tuple[int, str, str]]
+    """Counts and quantities that are not allowed: place, text, verdict"""
+
+
+@lru_cache(1 << 14)
+def read(shape: str, labels: tuple[str, ...], size: int, allowed: frozenset[str] = frozenset(), quantity: re.Pattern[str] = _NUMBER) -> Reading:
+    """Read a shape.
+
+    Args:
+        labels: of the relations that are asked for; they are no items.
+        size: which counts may be stated.
+        allowed: counts and quantities that may be stated, too.
+        quantity: what a quantity is.
+    """
+    return Reading((_polarities(shape, False), _polarities(shape, True)), _unknown_items(shape, labels), _numbers(shape, size, allowed, quantity))
+
+
+def _polarities(shape: str, negative: bool) -> tuple[bool, ...]:
+    """Whether each name stands under a negation. A part without a word of its own goes on as the one before."""
+    found: list[bool] = []
+    for start, end in _spans(shape, _BREAK, 0, len(shape)):
         state = negative
-        for first, last in _spans(masked, _PART, start, end):
-            inside = [m for m in mentions if first <= m.start < last]
-            part = masked[first:last]
+        for first, last in _spans(shape, _PART, start, end):
+            part = shape[first:last]
             if negations(part):
                 state = True
             elif _AFFIRMATION.search(part):
                 state = False
-            elif inside and inside[0].start - first > _CONTINUES:
+            elif part.find(_MARK) > _CONTINUES:
                 state = negative
-            found |= dict.fromkeys(inside, state)
-    return found
+            found += [state] * part.count(_MARK)
+    return tuple(found)
 
 
 def negations(text: str) -> list[str]:
     """The negations of a text, those in form only left out."""
     return _NEGATION.findall(_HARMLESS.sub(lambda m: "〇" * len(m[0]), text))
-
-
-def _masked(answer: str, mentions: list[Mention]) -> str:
-    """The answer with every name blotted out: 无力 and 禁食 are names, no negations."""
-    characters = list(answer)
-    for m in mentions:
-        characters[m.start:m.end] = "〇" * (m.end - m.start)
-    return "".join(characters)
 
 
 def _spans(text: str, separator: re.Pattern[str], start: int, end: int) -> list[tuple[int, int]]:
@@ -172,30 +200,30 @@ def _spans(text: str, separator: re.Pattern[str], start: int, end: int) -> list[
     return [(a, b) for a, b in [*spans, (at, end)] if a < b]
 
 
-def unknown_items(answer: str, mentions: list[Mention], labels: tuple[str, ...]) -> list[Claim]:
+def _place(form: str, mentions: list[Mention], at: int) -> int:
+    """Where in the answer a place of its shape is."""
+    return at + sum(m.end - m.start - 1 for m in mentions[:form.count(_MARK, 0, at)])
+
+
+def _unknown_items(shape: str, labels: tuple[str, ...]) -> list[tuple[int, str]]:
     """Items of a list that are no name: a list is what 、 and the like join, with a name among its items."""
-    masked = _masked(answer, mentions)
-    claims = []
-    for first, last in _lists(masked):
-        items = _spans(masked, _ITEM, first, last)
-        starts = [m.start for m in mentions if first <= m.start < last]
-        named = {i for i, (a, b) in enumerate(items) if any(a <= start < b for start in starts)}
+    found = []
+    for first, last in _lists(shape):
+        items = _spans(shape, _ITEM, first, last)
+        named = {i for i, (a, b) in enumerate(items) if _MARK in shape[a:b]}
         if len(items) < 2 or not named:
             continue
         for i, (a, b) in enumerate(items):
             if i in named or i < min(named):                # before the first name stand the words that lead to the list
                 continue
-            text = answer[a:b]
-            core = _TRAIL.sub("", text)
-            lead = len(core) - len(_LEAD.sub("", core))
-            core = core[lead:].strip(" “”\"'")
+            core = _LEAD.sub("", _TRAIL.sub("", shape[a:b])).strip(" “”\"'")
             if len(core) >= 2 and core not in labels and not negations(core):
-                claims.append(_claim(answer, answer.index(core, a), core, UNSUPPORTED, "unknown_item"))
-    return [*claims, *_unknown_lines(answer, mentions)]
+                found.append((shape.index(core, a), core))
+    return found
 
 
-def _lists(masked: str) -> list[tuple[int, int]]:
-    return [(a, b) for start, end in _spans(masked, _BREAK, 0, len(masked)) for a, b in _spans(masked, _PART, start, end)]
+def _lists(shape: str) -> list[tuple[int, int]]:
+    return [(a, b) for start, end in _spans(shape, _BREAK, 0, len(shape)) for a, b in _spans(shape, _PART, start, end)]
 
 
 def _unknown_lines(answer: str, mentions: list[Mention]) -> list[Claim]:
@@ -211,16 +239,11 @@ def _unknown_lines(answer: str, mentions: list[Mention]) -> list[Claim]:
             for (a, b), named in zip(lines, known, strict=True) if not named and any(known) and answer[a:b].strip()]
 
 
-def quantities(answer: str, mentions: list[Mention], size: int, allowed: set[str], quantity: re.Pattern[str] = _NUMBER) -> list[Claim]:
-    """Counts that are not the number of tails, and quantities that nobody gave, outside the mentions."""
-    masked, claims = _masked(answer, mentions), []
-    for match in _COUNT.finditer(masked):
-        if _integer(match[1]) != size and _value(match[0]) not in allowed:
-            claims.append(_claim(answer, match.start(), match[0], CONTRADICTED, "number"))
-    for match in quantity.finditer(masked):
-        if _value(match[0]) not in allowed and not any(c.start <= match.start() < c.end for c in claims):
-            claims.append(_claim(answer, match.start(), match[0], UNSUPPORTED, "number"))
-    return claims
+def _numbers(shape: str, size: int, allowed: frozenset[str], quantity: re.Pattern[str]) -> list[tuple[int, str, str]]:
+    """Counts that are not the size, and quantities that nobody gave."""
+    counts = [(m.start(), m[0], CONTRADICTED) for m in _COUNT.finditer(shape) if _integer(m[1]) != size and _value(m[0]) not in allowed]
+    return counts + [(m.start(), m[0], UNSUPPORTED) for m in quantity.finditer(shape)
+                     if _value(m[0]) not in allowed and not any(at <= m.start() < at + len(text) for at, text, _ in counts)]
 
 
 def _integer(text: str) -> int:
