@@ -124,6 +124,11 @@ def test_flaws_that_balance(toy_graph):
 def test_the_stage_counts_flaws(toy_graph, tmp_path):
     made = prefer(PreferConfig(graph=str(toy_graph.path), pairs=2, flaws=["omission", "relation_swap"], flaw_pairs=2, out=str(tmp_path / "p")))
     assert made.manifest["metrics"] == {"pairs": 6, "omission": 2, "relation_swap": 2}
+    alone = prefer(PreferConfig(graph=str(toy_graph.path), flaws=["omission"], flaw_pairs=2, out=str(tmp_path / "alone")))
+    assert alone.manifest["metrics"] == {"pairs": 2, "omission": 2}     # no swap that nobody asked for
+    assert (PreferConfig(graph="x", out="y").wanted, PreferConfig(graph="x", model="m", flaws=["count"], out="y").wanted) == (200, 200)
+    with pytest.raises(ConfigError, match="at least one pair must be asked for"):
+        PreferConfig(graph="x", pairs=0, out="y")
     with pytest.raises(ConfigError, match="--flaws: 'rude' is none; there are: omission"):
         PreferConfig(graph="x", flaws=["rude"], out="y")
 

@@ -60,7 +60,7 @@ def run(name: str, source: Path, ontology: str, out: Path, show: int) -> None:
     graph = kg(KgConfig(input=str(source), ontology=ontology, out=str(out / "graph")))
     tasks = dict.fromkeys(MAKERS, 60) | {"attribute": graph.manifest["metrics"].get("attributes", 0)}
     made = kg_instruct(KgInstructConfig(graph=str(graph.path), records_per_fact=1, noise=False, tasks=tasks, out=str(out / "records")))
-    chosen = prefer(PreferConfig(graph=str(graph.path), records=str(made.path), flaws=list(FLAWS), flaw_pairs=60, out=str(out / "pairs")))
+    chosen = prefer(PreferConfig(graph=str(graph.path), records=str(made.path), pairs=200, flaws=list(FLAWS), flaw_pairs=60, out=str(out / "pairs")))
     for artifact in (graph, made, chosen):
         print(name, artifact.manifest["stage"], artifact.manifest["metrics"], artifact.manifest["counts"]["dropped"])
     report = json.loads((made.path / "report.json").read_text("utf-8"))

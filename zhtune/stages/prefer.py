@@ -23,7 +23,8 @@ from zhtune.synthesis.samples import questions, sampled_pairs
 from zhtune.synthesis.tasks import read_wordings
 from zhtune.synthesis.teacher import Job, LocalTeacher
 
-STAGE = Stage("prefer", version=2, kind="preferences", inputs={"graph": ("graph",), "records": ("records",), "model": MODEL_KINDS})
+STAGE = Stage("prefer", version=3, kind="preferences", inputs={"graph": ("graph",), "records": ("records",), "model": MODEL_KINDS})
+_PAIRS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +43,29 @@ class PreferConfig(StageConfig):
     """Of the model"""
     max_tokens: int = 128
     """Longest answer of the model in tokens"""
-    pairs: int = 200
-    """How many pairs with a swapped entity; with --model, how many questions, each for one pair at most"""
+    pairs: int | None = None
+    """How many pairs with a swapped entity: 200 where nothing is said, none where only --flaws are named; with --model, how many
+    questions, each for one pair at most"""
     flaws: list[str] = field(default_factory=list)
     """Other flaws: omission, over_claim, relation_swap, polarity, count, false_refusal, missing_disclaimer; omission and over_claim balance"""
     flaw_pairs: int = 100
     """How many pairs of each of them"""
 
     def __post_init__(self) -> None:
-        if self.pairs < 0 or self.flaw_pairs < 1 or not (self.pairs or self.flaws):
+        if self.wanted < 0 or self.flaw_pairs < 1 or not (self.wanted or self.flaws):
             raise ConfigError("--pairs and --flaw_pairs are numbers of pairs; at least one pair must be asked for")
         if self.samples < 2 or self.temperature <= 0 or self.max_tokens < 1:
             raise ConfigError("--samples must be at least 2, --temperature above 0 and --max_tokens at least 1: equal answers make no pair")
         for flaw in self.flaws:
             if flaw not in FLAWS:
                 raise ConfigError(f"--flaws: {flaw!r} is none; there are: {', '.join(FLAWS)}")
+
+    @property
+    def wanted(self) -> int:
+        """Pairs of swaps or samples."""
+        if self.pairs is not None:
+            return self.pairs
+        return 0 if self.flaws and not self.model else _PAIRS
 
 
 def prefer(config: PreferConfig) -> Artifact:
@@ -80,7 +89,7 @@ def _write(work: Work, config: PreferConfig) -> None:
     rows = [row if row["source"]["flaw"] in ("missing_disclaimer", "sampled") else safety.add(safety.add(row, "chosen"), "rejected") for row in rows]
     if config.flaws:
         random.Random(f"{config.seed}:order").shuffle(rows)
-    wanted = config.pairs + len(config.flaws) * config.flaw_pairs
+    wanted = config.wanted + len(config.flaws) * config.flaw_pairs
     work.counted_in, work.kept = wanted, write_jsonl(work.path / "preferences.jsonl", rows)
     made = Counter(row["source"]["flaw"] for row in rows)
     work.dropped.update({f"no_more_{flaw}": config.flaw_pairs - made[flaw] for flaw in config.flaws if made[flaw] < config.flaw_pairs})
@@ -88,11 +97,11 @@ def _write(work: Work, config: PreferConfig) -> None:
 
 
 def _swapped(work: Work, graph: Graph, heads: list[str], avoid: set[str], config: PreferConfig) -> list[dict[str, Any]]:
-    rows = pairs(graph, heads, config.pairs, avoid, config.seed)
-    if config.pairs and not rows:
+    rows = pairs(graph, heads, config.wanted, avoid, config.seed)
+    if config.wanted and not rows:
         raise DataError("no fact has another entity of its type and length that is false for its head", work.sources["graph"].path)
-    if len(rows) < config.pairs:
-        work.dropped["no_false_swap"] = config.pairs - len(rows)
+    if len(rows) < config.wanted:
+        work.dropped["no_false_swap"] = config.wanted - len(rows)
     return rows
 
 
@@ -101,7 +110,7 @@ def _sampled(work: Work, graph: Graph, heads: list[str], config: PreferConfig) -
     from zhtune.models.engine import Sampling
     from zhtune.models.open import open_engine
     source = work.sources["model"]
-    asked = questions(graph, heads, config.pairs, config.seed)
+    asked = questions(graph, heads, config.wanted, config.seed)
     jobs = [Job([{"role": "user", "content": item.text}], config.max_tokens, config.temperature, config.seed * config.samples + number, str(number))
             for number in range(config.samples) for item in asked]
     (work.path / "logs").mkdir(exist_ok=True)
