@@ -63,7 +63,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, An
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file, 1):        # a binary file is split at LF only
-                if not line.strip():
+                if line.isspace():
                     continue
                 yield number, parse_object(line, path, number)
     except OSError as error:

@@ -6,26 +6,26 @@ import hashlib
 from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zhtune.errors import DataError
 from zhtune.graph.ontology import Ontology, read_heldout, read_ontology
 from zhtune.records import read_jsonl
 
 
-@dataclass(frozen=True)
-class Triple:
-    """One directed, typed edge."""
-
+class _Edge(NamedTuple):
     head: str
     relation: str
     tail: str
     head_type: str
     tail_type: str
     source: str = ""
+
+
+class Triple(_Edge):
+    """One directed, typed edge."""
 
     @cached_property
     def id(self) -> str:

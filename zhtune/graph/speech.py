@@ -25,9 +25,9 @@ class Rule:
     """A sentence that an answer must hold if it states something of these relations, types or names."""
 
     say: str
-    relations: tuple[str, ...]
-    types: tuple[str, ...]
-    names: tuple[str, ...]
+    relations: frozenset[str]
+    types: frozenset[str]
+    names: frozenset[str]
 
     def sentence(self, statements: Iterable[Any]) -> str:
         """The sentence for statements (triples); empty where they touch nothing of the rule."""
@@ -76,7 +76,7 @@ def read_safety(raw: Any, disclaimer: str, relations: Iterable[str], types: Iter
                 raise DataError(f"{where} needs a text `say` and at least one of {', '.join(_TOUCHING)}", path)
             if strange := set(re.findall(r"\{(\w+)\}", say)) - {"ts"}:
                 raise DataError(f"{where}: {say!r} may hold {{ts}} and no {{{min(strange)}}}", path)
-            rules.append(Rule(say, **touching))
+            rules.append(Rule(say, **{key: frozenset(names) for key, names in touching.items()}))
     return tuple(rules)
 
 

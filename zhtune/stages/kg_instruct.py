@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from zhtune.records import write_json, write_jsonl
 from zhtune.references import MODEL_KINDS, Source
 from zhtune.synthesis.asking import Asking, Prompt, TeacherConfig, forecast, open_teacher, rehearse
 from zhtune.synthesis.audit import audit
-from zhtune.synthesis.instruct import Taught, choose_heads, records
+from zhtune.synthesis.instruct import Taught, choose_heads, records, shuffle
 from zhtune.synthesis.rewrite import PROMPTS, Rewriter
 from zhtune.synthesis.safety import Safety
 from zhtune.synthesis.splits import SPLITS, divide, leaks
@@ -100,19 +99,22 @@ def _write(work: Work, config: KgInstructConfig) -> None:
     taught = choose_heads(graph, config.heads, config.seed)
     shares = {"inverse": config.inverse, "yes_no": config.yes_no, "unanswerable": config.unanswerable}
     rows = records(graph, taught, config.records_per_fact, shares, config.seed, config.noise, config.workers)
+    order = shuffle([*range(len(rows))], config.seed)
     if config.teacher:
-        rows = _in_the_teachers_words(work, graph, rows, config)
+        rows = _in_the_teachers_words(work, graph, [rows[i] for i in order], config)
+        order = [*range(len(rows))]
     rows += task_records(graph, taught, config.tasks, config.seed, read_wordings())
     if config.tasks:
-        random.Random(f"{config.seed}:order").shuffle(rows)
+        order = shuffle([*order, *range(len(order), len(rows))], config.seed)
     if not rows:
         raise DataError("the graph gives no record", work.sources["graph"].path)
     safety = Safety(graph)
     rows = list(map(safety.add, rows))
     work.counted_in = len(rows) + sum(work.dropped.values())    # a refused reply or draft counts as one
     if config.holdout:
-        rows = _hold_out(work, graph, rows, config)
-    work.kept = write_jsonl(work.path / "records.jsonl", rows)
+        rows = _hold_out(work, graph, [rows[i] for i in order], config)
+        order = [*range(len(rows))]
+    work.kept = write_jsonl(work.path / "records.jsonl", (rows[i] for i in order))
     write_json(work.path / "taught.json", vars(taught))
     tasks = Counter(row["source"]["task"] for row in rows)
     for task, wanted in config.tasks.items():
@@ -120,11 +122,11 @@ def _write(work: Work, config: KgInstructConfig) -> None:
             logger.info("kg-instruct: %s: %d of %d records, the graph gives no more", task, tasks[task], wanted)
     work.metrics |= {"records": len(rows), "heads": len(taught.heads), **{task: tasks[task] for task in sorted(tasks)}}
     stated = {triple for row in rows for triple in row["source"]["triples"]}
-    work.report |= {"coverage": coverage(graph, taught, stated, lambda t: t.relation),
-                    "coverage_by_type": coverage(graph, taught, stated, lambda t: t.tail_type),
-                    "coverage_by_degree": coverage(graph, taught, stated, _degree(graph)), "verified": audit(graph, safety, rows, config.workers)}
+    work.report |= {**coverage(graph.triples, taught, stated, {"coverage": lambda t: t.relation, "coverage_by_type": lambda t: t.tail_type,
+                                                               "coverage_by_degree": _degree(graph)}),
+                    "verified": audit(graph, safety, rows, config.workers)}
     if graph.values:
-        work.report["coverage_of_attributes"] = coverage(graph, taught, stated, lambda t: t.relation, chain(*graph.values.values()))
+        work.report |= coverage(chain(*graph.values.values()), taught, stated, {"coverage_of_attributes": lambda t: t.relation})
 
 
 def _in_the_teachers_words(work: Work, graph: Graph, rows: list[dict], config: KgInstructConfig) -> list[dict]:
@@ -167,17 +169,19 @@ def _hold_out(work: Work, graph: Graph, rows: list[dict], config: KgInstructConf
     return divided.train
 
 
-def coverage(graph: Graph, taught: Taught, stated: set[str], key: Callable[[Triple], str],
-             statements: Iterable[Triple] | None = None) -> dict[str, dict[str, int]]:
-    """By a key: triples of the graph (or other statements), of taught heads, and stated by at least one record."""
+def coverage(statements: Iterable[Triple], taught: Taught, stated: set[str],
+             keys: dict[str, Callable[[Triple], str]]) -> dict[str, dict[str, dict[str, int]]]:
+    """A table for each key: statements by it, those of taught heads, and those that at least one record states."""
     heads = set(taught.heads)
-    table: dict[str, dict[str, int]] = {}
-    for triple in statements or graph.triples:
-        row = table.setdefault(key(triple), {"triples": 0, "taught": 0, "covered": 0})
-        row["triples"] += 1
-        row["taught"] += triple.head in heads
-        row["covered"] += triple.id in stated
-    return table
+    tables: dict[str, dict[str, dict[str, int]]] = {name: {} for name in keys}
+    for statement in statements:
+        known, covered = statement.head in heads, statement.id in stated
+        for name, key in keys.items():
+            row = tables[name].setdefault(key(statement), {"triples": 0, "taught": 0, "covered": 0})
+            row["triples"] += 1
+            row["taught"] += known
+            row["covered"] += covered
+    return tables
 
 
 def _degree(graph: Graph) -> Callable[[Triple], str]:

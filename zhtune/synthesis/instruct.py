@@ -67,7 +67,7 @@ def read_taught(folder: Path, graph: Graph) -> Taught:
 
 def records(graph: Graph, taught: Taught, per_fact: int, shares: dict[str, float], seed: int, noise: bool = True,
             workers: int = 1) -> list[dict[str, Any]]:
-    """All records, shuffled by the seed.
+    """All records in the graph's order, in which what is looked up for one lies beside what is looked up for the next.
 
     Args:
         graph: with its ontology.
@@ -87,9 +87,13 @@ def records(graph: Graph, taught: Taught, per_fact: int, shares: dict[str, float
     asked = spread(_asked, (graph, per_fact, seed, noise), taught_facts, workers, max(1, _CHUNK // per_fact))
     rows = [row for fact, questions in zip(taught_facts, asked, strict=True) for row in _one_hop(graph, *fact, questions, seed)]
     wanted = [(task, round(share * len(rows))) for task, share in shares.items()]
-    rows += spread(_shares, (graph, taught, seed, noise), wanted, workers if len(rows) > _CHUNK else 1, 1)
-    random.Random(f"{seed}:order").shuffle(rows)
-    return rows
+    return rows + spread(_shares, (graph, taught, seed, noise), wanted, workers if len(rows) > _CHUNK else 1, 1)
+
+
+def shuffle(order: list[int], seed: int) -> list[int]:
+    """The places of records, shuffled where they stand."""
+    random.Random(f"{seed}:order").shuffle(order)
+    return order
 
 
 def refuse_leaks(graph: Graph) -> None:

@@ -38,4 +38,5 @@ def reword(wording: str, head: str, relation: Relation, ontology: Ontology, gene
 
 def _thin(wording: str, share: float, generator: random.Random) -> str:
     """The wording with each character outside {h}, but no negation, left out with the chance `share`."""
-    return "{h}".join("".join(c for c in part if c in _NEGATIONS or generator.random() >= share) for part in wording.split("{h}"))
+    draw = generator.random
+    return "{h}".join(["".join([c for c in part if c in _NEGATIONS or draw() >= share]) for part in wording.split("{h}")])

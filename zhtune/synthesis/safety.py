@@ -18,16 +18,19 @@ class Safety:
     def __init__(self, graph: Graph):
         self._graph = graph
         self._known: dict[tuple[str, ...], list[str]] = {}
+        self._last: tuple[Iterable[str], list[str]] = (), []
 
     def required(self, ids: Iterable[str]) -> list[str]:
         """The sentences that an answer which states these triples and values must hold: red flags first, each once."""
         if not self._graph.ontology.safety:
             return []
-        key = tuple(ids)
-        if key not in self._known:
-            statements = [self._graph.by_id[i] for i in key]
-            self._known[key] = list(dict.fromkeys(said for rule in self._graph.ontology.safety if (said := rule.sentence(statements))))
-        return self._known[key]
+        if ids is not self._last[0]:                        # records of one fact share their ids
+            key = tuple(ids)
+            if key not in self._known:
+                statements = [self._graph.by_id[i] for i in key]
+                self._known[key] = list(dict.fromkeys(said for rule in self._graph.ontology.safety if (said := rule.sentence(statements))))
+            self._last = ids, self._known[key]
+        return self._last[1]
 
     def missing(self, row: dict[str, Any], side: str = "messages") -> list[str]:
         """Sentences that no answer of a record, or of one side of a pair, holds though what it states requires them."""
