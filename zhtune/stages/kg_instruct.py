@@ -62,11 +62,11 @@ class KgInstructConfig(TeacherConfig):
     def __post_init__(self) -> None:
         if self.records_per_fact < 1 or self.heads < 0:
             raise ConfigError("--records_per_fact must be at least 1 and --heads at least 0")
+        if self.retries < 0:
+            raise ConfigError(f"--retries must be at least 0, found {self.retries}")
         for name in ("inverse", "yes_no", "unanswerable"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"--{name} is a share from 0 to 1")
-        if self.retries < 0:
-            raise ConfigError(f"--retries must be at least 0, found {self.retries}")
         if not self.teacher and (self.teacher_model or self.template or self.prices or self.batch_api or self.dry_run):
             raise ConfigError("--teacher_model, --template, --prices, --batch_api and --dry_run go with --teacher, which is not given")
         self.check_teacher(self.teacher)
@@ -177,7 +177,9 @@ def coverage(statements: Iterable[Triple], taught: Taught, stated: set[str],
     for statement in statements:
         known, covered = statement.head in heads, statement.id in stated
         for name, key in keys.items():
-            row = tables[name].setdefault(key(statement), {"triples": 0, "taught": 0, "covered": 0})
+            kind = key(statement)
+            if (row := tables[name].get(kind)) is None:
+                row = tables[name][kind] = {"triples": 0, "taught": 0, "covered": 0}
             row["triples"] += 1
             row["taught"] += known
             row["covered"] += covered

@@ -24,7 +24,6 @@ from zhtune.synthesis.tasks import read_wordings
 from zhtune.synthesis.teacher import Job, LocalTeacher
 
 STAGE = Stage("prefer", version=3, kind="preferences", inputs={"graph": ("graph",), "records": ("records",), "model": MODEL_KINDS})
-_PAIRS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +64,7 @@ class PreferConfig(StageConfig):
         """Pairs of swaps or samples."""
         if self.pairs is not None:
             return self.pairs
-        return 0 if self.flaws and not self.model else _PAIRS
+        return 0 if self.flaws and not self.model else 200
 
 
 def prefer(config: PreferConfig) -> Artifact:

@@ -120,10 +120,10 @@ def answer(graph: Graph, head: str, relation: str) -> str:
     return fill(graph.ontology.relations[relation].say, h=head, ts=LIST_MARK.join(graph.tails(head, relation)))
 
 
-def _one_hop(graph: Graph, head: str, relation: str, questions: list[tuple[str, int, str]], seed: int) -> Iterator[dict[str, Any]]:
+def _one_hop(graph: Graph, head: str, relation: str, questions: list[tuple[str, int, str]], seed: int) -> list[dict[str, Any]]:
     """The records of a fact; they share its answer and ids."""
     said, ids = answer(graph, head, relation), [t.id for t in graph.facts[head, relation]]
-    return (_record("one_hop", asked, said, ids, seed, wording=index, form=form) for asked, index, form in questions)
+    return [_record("one_hop", asked, said, ids, seed, wording=index, form=form) for asked, index, form in questions]
 
 
 def _asked(shared: tuple[Graph, int, int, bool], facts: list[tuple[str, str]]) -> list[list[tuple[str, int, str]]]:

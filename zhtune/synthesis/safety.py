@@ -34,8 +34,9 @@ class Safety:
 
     def missing(self, row: dict[str, Any], side: str = "messages") -> list[str]:
         """Sentences that no answer of a record, or of one side of a pair, holds though what it states requires them."""
-        needed = self.required(row["source"]["triples"])
-        said = "\n".join(message["content"] for message in row[side] if message["role"] == "assistant") if needed else ""
+        if not (needed := self.required(row["source"]["triples"])):
+            return []
+        said = "\n".join([message["content"] for message in row[side] if message["role"] == "assistant"])
         return [text for text in needed if text not in said]
 
     def add(self, row: dict[str, Any], side: str = "messages") -> dict[str, Any]:

@@ -16,6 +16,7 @@ from zhtune.synthesis.verify import CONTRADICTED, SUPPORTED, UNSUPPORTED, Claim,
 _ANY_NUMBER = re.compile(r"\d+(?:\.\d+)?\s*[%％]?")
 _DASH = "-~～–—―至到"
 _NARROW = {0xFF10 + i: str(i) for i in range(10)} | {0xFF05: "%", 0xFF0E: "."}
+_WIDE = frozenset(map(chr, _NARROW))
 
 
 def verify_statements(graph: Graph, linker: Linker, answer: str, statements: list[Triple]) -> Verification:
@@ -27,7 +28,7 @@ def verify_statements(graph: Graph, linker: Linker, answer: str, statements: lis
         answer: its text.
         statements: triples of the graph, or values of attributes (`Graph.values`).
     """
-    answer = answer.translate(_NARROW)
+    answer = answer if _WIDE.isdisjoint(answer) else answer.translate(_NARROW)
     ontology, true = graph.ontology, {(t.head, t.tail): t for t in statements}
     values = [t.tail for t in statements if t.relation not in ontology.relations]
     alone = {t.head for t in statements if t.head not in graph.types}       # it has values and no triples: no linker knows it

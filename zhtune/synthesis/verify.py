@@ -208,7 +208,7 @@ def _place(form: str, mentions: list[Mention], at: int) -> int:
 def _unknown_items(shape: str, labels: tuple[str, ...]) -> list[tuple[int, str]]:
     """Items of a list that are no name: a list is what 、 and the like join, with a name among its items."""
     found = []
-    for first, last in _lists(shape):
+    for first, last in (part for start, end in _spans(shape, _BREAK, 0, len(shape)) for part in _spans(shape, _PART, start, end)):
         items = _spans(shape, _ITEM, first, last)
         named = {i for i, (a, b) in enumerate(items) if _MARK in shape[a:b]}
         if len(items) < 2 or not named:
@@ -220,10 +220,6 @@ def _unknown_items(shape: str, labels: tuple[str, ...]) -> list[tuple[int, str]]
             if len(core) >= 2 and core not in labels and not negations(core):
                 found.append((shape.index(core, a), core))
     return found
-
-
-def _lists(shape: str) -> list[tuple[int, int]]:
-    return [(a, b) for start, end in _spans(shape, _BREAK, 0, len(shape)) for a, b in _spans(shape, _PART, start, end)]
 
 
 def _unknown_lines(answer: str, mentions: list[Mention]) -> list[Claim]:
