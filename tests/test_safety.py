@@ -51,7 +51,7 @@ def test_records_say_it_and_a_missing_one_is_counted(safe_at, tmp_path):
     rows[0] = next(row for row in rows if row["source"]["triples"])
     bare = {**rows[0], "messages": [*rows[0]["messages"][:-1], {"role": "assistant", "content": "好。"}]}
     assert Safety(graph).missing(bare) == Safety(graph).required(bare["source"]["triples"]) != []
-    assert audit(graph, Safety(graph), [bare, Safety(graph).add(bare)], 1)["safety"] == {"required": 2, "missing": 1}
+    assert audit(graph, Safety(graph), [bare, Safety(graph).add(bare)], 1)()["safety"] == {"required": 2, "missing": 1}
 
 
 def test_pairs_that_lack_it_and_no_others(safe_at, tmp_path):

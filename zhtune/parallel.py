@@ -18,6 +18,7 @@ from zhtune.errors import ZhtuneError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_FORKS = "fork" in multiprocessing.get_all_start_methods()
 _BATCH = 1 << 19                                            # weight of a batch: characters or bytes
 _function: Callable[[Any], Any]
 
@@ -36,38 +37,41 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], weight: 
     """
     stream = batches(items, weight, _BATCH)
     ahead = [batch for _, batch in zip(range(2), stream)]
-    if workers < 2 or len(ahead) < 2 or "fork" not in multiprocessing.get_all_start_methods():
+    if workers < 2 or len(ahead) < 2 or not _FORKS:
         for batch in chain(ahead, stream):
             yield from map(function, batch)
         return
-    try:
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _install, (function,)) as pool:
-            under_way: deque[Future[list[Result]]] = deque()
-            for batch in chain(ahead, stream):
-                under_way.append(pool.submit(_run, batch))
-                if len(under_way) > 2 * workers:
-                    yield from under_way.popleft().result()
-            while under_way:
+    with _deaths_in_words(), _pool(function, workers) as pool:
+        under_way: deque[Future[list[Result]]] = deque()
+        for batch in chain(ahead, stream):
+            under_way.append(pool.submit(_run, batch))
+            if len(under_way) > 2 * workers:
                 yield from under_way.popleft().result()
-    except BrokenProcessPool as error:
-        raise ZhtuneError("a worker process was killed, most likely for want of memory; use fewer --workers") from error
+        while under_way:
+            yield from under_way.popleft().result()
 
 
-def spread(work: Callable[[Any, list[Any]], list[Any]], shared: Any, items: list[Any], workers: int, size: int) -> list[Any]:
-    """The results of work(shared, chunk) for all items, joined in order.
+def begin(work: Callable[[Any, list[Any]], list[Any]], shared: Any, items: list[Any], workers: int, size: int) -> Callable[[], list[Any]]:
+    """Start work(shared, chunk) for all items; what comes back is to be called for the results, joined in order.
 
     Args:
         work: pure; what it returns is JSON, which costs less to hand over than objects.
         shared: what every chunk needs.
         items: cut into chunks.
-        workers: processes; with 1, or where all items are one chunk, the work is done here.
+        workers: processes; with 1, or where all items are one chunk, the work is done here, when the results are called for.
         size: items of a chunk.
     """
     starts = range(0, len(items), size)
-    if workers < 2 or len(starts) < 2:
-        return work(shared, items)
-    made = in_order(lambda start: orjson.dumps(work(shared, items[start:start + size])), starts, lambda _: _BATCH, min(workers, len(starts)))
-    return list(chain.from_iterable(map(orjson.loads, made)))
+    if workers < 2 or len(starts) < 2 or not _FORKS:
+        return lambda: work(shared, items)
+    pool = _pool(lambda start: orjson.dumps(work(shared, items[start:start + size])), min(workers, len(starts)))
+    with _deaths_in_words():
+        futures = [pool.submit(_run, [start]) for start in starts]
+
+    def results() -> list[Any]:
+        with _deaths_in_words(), pool:
+            return [result for future in futures for line in future.result() for result in orjson.loads(line)]
+    return results
 
 
 @contextmanager
@@ -80,6 +84,18 @@ def uncollected() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def _deaths_in_words() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise ZhtuneError("a worker process was killed, most likely for want of memory; use fewer --workers") from error
+
+
+def _pool(function: Callable[[Any], Any], workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _install, (function,))
 
 
 def _install(function: Callable[[Any], Any]) -> None:

@@ -131,11 +131,7 @@ class Graph:
 
     def heldout_wordings(self, relation: str) -> set[str]:
         """The wordings of a relation that only measure."""
-        return self._held.get(relation, set())
-
-    @cached_property
-    def _held(self) -> dict[str, set[str]]:
-        return {name: {wording for wordings in splits.values() for wording in wordings} for name, splits in self.heldout.items()}
+        return {wording for wordings in self.heldout.get(relation, {}).values() for wording in wordings}
 
     @cached_property
     def tail_counts(self) -> dict[str, Counter[str]]:

@@ -114,6 +114,7 @@ def _write(work: Work, config: KgInstructConfig) -> None:
     if config.holdout:
         rows = _hold_out(work, graph, [rows[i] for i in order], config)
         order = [*range(len(rows))]
+    verified = audit(graph, safety, rows, config.workers)
     work.kept = write_jsonl(work.path / "records.jsonl", (rows[i] for i in order))
     write_json(work.path / "taught.json", vars(taught))
     tasks = Counter(row["source"]["task"] for row in rows)
@@ -124,7 +125,7 @@ def _write(work: Work, config: KgInstructConfig) -> None:
     stated = {triple for row in rows for triple in row["source"]["triples"]}
     work.report |= {**coverage(graph.triples, taught, stated, {"coverage": lambda t: t.relation, "coverage_by_type": lambda t: t.tail_type,
                                                                "coverage_by_degree": _degree(graph)}),
-                    "verified": audit(graph, safety, rows, config.workers)}
+                    "verified": verified()}
     if graph.values:
         work.report |= coverage(chain(*graph.values.values()), taught, stated, {"coverage_of_attributes": lambda t: t.relation})
 
@@ -177,9 +178,7 @@ def coverage(statements: Iterable[Triple], taught: Taught, stated: set[str],
     for statement in statements:
         known, covered = statement.head in heads, statement.id in stated
         for name, key in keys.items():
-            kind = key(statement)
-            if (row := tables[name].get(kind)) is None:
-                row = tables[name][kind] = {"triples": 0, "taught": 0, "covered": 0}
+            row = tables[name].setdefault(key(statement), {"triples": 0, "taught": 0, "covered": 0})
             row["triples"] += 1
             row["taught"] += known
             row["covered"] += covered

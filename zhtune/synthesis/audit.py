@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from zhtune.graph.graph import Graph
-from zhtune.parallel import spread
+from zhtune.parallel import begin
 from zhtune.synthesis.safety import Safety
 from zhtune.synthesis.statements import verify_statements
 from zhtune.synthesis.verify import Verifier
@@ -16,20 +17,23 @@ TASKS = ("one_hop", "attribute", "consultation", "summary", "comparison")
 _CHUNK = 2000
 
 
-def audit(graph: Graph, safety: Safety, rows: list[dict[str, Any]], workers: int) -> dict[str, Any]:
-    """Figures for the report: answers checked by task, flagged ones with reasons, and sentences of safety said and missing.
+def audit(graph: Graph, safety: Safety, rows: list[dict[str, Any]], workers: int) -> Callable[[], dict[str, Any]]:
+    """Begin, and give back what waits for the report's figures: answers checked by task, flagged ones with reasons, sentences of safety.
 
     Equal answers are checked once.
     """
     answers = list(dict.fromkeys((row["source"]["task"], row["messages"][-1]["content"], tuple(row["source"]["triples"]))
                                  for row in rows if row["source"]["task"] in TASKS))
-    found = spread(_check, (graph, Verifier(graph), safety), answers, workers, _CHUNK)
-    checked, flagged = Counter(task for task, _, _ in answers), Counter(f"{task}: {reason}" for task, reason in found if reason)
-    report: dict[str, Any] = {"answers": dict(sorted(checked.items())), "flagged": dict(sorted(flagged.items()))}
-    if graph.ontology.safety:
+    found = begin(_check, (graph, Verifier(graph), safety), answers, workers, _CHUNK)
+
+    def figures() -> dict[str, Any]:
         needing = [row for row in rows if safety.required(row["source"]["triples"])]
-        report["safety"] = {"required": len(needing), "missing": sum(bool(safety.missing(row)) for row in needing)}
-    return report
+        checked, flagged = Counter(task for task, _, _ in answers), Counter(f"{task}: {reason}" for task, reason in found() if reason)
+        report: dict[str, Any] = {"answers": dict(sorted(checked.items())), "flagged": dict(sorted(flagged.items()))}
+        if graph.ontology.safety:
+            report["safety"] = {"required": len(needing), "missing": sum(bool(safety.missing(row)) for row in needing)}
+        return report
+    return figures
 
 
 def _check(shared: tuple[Graph, Verifier, Safety], answers: list[tuple[str, str, tuple[str, ...]]]) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from typing import Any
 from zhtune.errors import DataError
 from zhtune.graph.graph import Graph, Triple
 from zhtune.graph.ontology import Relation, fill
-from zhtune.parallel import spread
+from zhtune.parallel import begin
 from zhtune.synthesis.reword import reword
 
 LIST_MARK = "、"
@@ -84,10 +84,10 @@ def records(graph: Graph, taught: Taught, per_fact: int, shares: dict[str, float
     refuse_leaks(graph)
     heads = set(taught.heads)
     taught_facts = [key for key in graph.facts if key[0] in heads]
-    asked = spread(_asked, (graph, per_fact, seed, noise), taught_facts, workers, max(1, _CHUNK // per_fact))
-    rows = [row for fact, questions in zip(taught_facts, asked, strict=True) for row in _one_hop(graph, *fact, questions, seed)]
-    wanted = [(task, round(share * len(rows))) for task, share in shares.items()]
-    return rows + spread(_shares, (graph, taught, seed, noise), wanted, workers if len(rows) > _CHUNK else 1, 1)
+    asked = begin(_asked, (graph, per_fact, seed, noise), taught_facts, workers, max(1, _CHUNK // per_fact))
+    others = _shares(graph, taught, {task: round(share * len(taught_facts) * per_fact) for task, share in shares.items()}, seed, noise)
+    rows = [row for fact, questions in zip(taught_facts, asked(), strict=True) for row in _one_hop(graph, *fact, questions, seed)]
+    return rows + others
 
 
 def shuffle(order: list[int], seed: int) -> list[int]:
@@ -152,10 +152,9 @@ def question(graph: Graph, head: str, relation: Relation, index: int, key: str, 
     return fill(relation.ask[index], h=head), "wording"     # a training wording is no held-out one: refuse_leaks
 
 
-def _shares(shared: tuple[Graph, Taught, int, bool], tasks: list[tuple[str, int]]) -> list[dict[str, Any]]:
-    graph, taught, seed, noise = shared
+def _shares(graph: Graph, taught: Taught, counts: dict[str, int], seed: int, noise: bool) -> list[dict[str, Any]]:
     makers = {"inverse": _inverse, "yes_no": _yes_no, "unanswerable": _unanswerable}
-    return [row for task, wanted in tasks for row in islice(makers[task](graph, taught, wanted, seed, noise), wanted)]
+    return [row for task, wanted in counts.items() for row in islice(makers[task](graph, taught, wanted, seed, noise), wanted)]
 
 
 def _inverse(graph: Graph, taught: Taught, wanted: int, seed: int, noise: bool) -> Iterator[dict[str, Any]]:

@@ -32,7 +32,7 @@ class Linker:
         self._automaton = ahocorasick.Automaton()
         for form, name in sorted(({**(aliases or {}), **{name: name for name in names}}).items()):
             if form:
-                self._automaton.add_word(_letters(_bytes(form)), (len(form), name))
+                self._automaton.add_word(_letters(form), (len(form), name))
         self._empty = len(self._automaton) == 0
         if not self._empty:
             self._automaton.make_automaton()
@@ -41,9 +41,9 @@ class Linker:
         """Mentions that do not overlap, the leftmost longest first, in order."""
         if self._empty:
             return []
-        data, found, read, at = _bytes(text), [], 0, 0
-        for end, (length, name) in self._automaton.iter(_letters(data)):
-            at += len(data[read:end + 1].decode("utf-8", "surrogatepass"))
+        letters, found, read, at = _letters(text), [], 0, 0
+        for end, (length, name) in self._automaton.iter(letters):
+            at += len(letters[read:end + 1].encode("latin-1").decode("utf-8", "surrogatepass"))
             read = end + 1
             found.append((at - length, -length, name))
         kept, at = [], 0
@@ -54,13 +54,9 @@ class Linker:
         return kept
 
 
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _letters(data: bytes) -> str:
+def _letters(text: str) -> str:
     """A letter for each byte: the automaton looks through the successors of a node one by one, which are thousands of characters, but few bytes."""
-    return data.decode("latin-1")
+    return text.encode("utf-8", "surrogatepass").decode("latin-1")
 
 
 def stands_alone(text: str, start: int, end: int) -> bool:

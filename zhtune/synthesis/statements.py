@@ -11,12 +11,11 @@ import re
 
 from zhtune.graph.graph import Graph, Triple
 from zhtune.synthesis.link import Linker, Mention, stands_alone
-from zhtune.synthesis.verify import CONTRADICTED, SUPPORTED, UNSUPPORTED, Claim, Verification, avoids, read, shape, verification
+from zhtune.synthesis.verify import CONTRADICTED, NARROW, SUPPORTED, UNSUPPORTED, Claim, Verification, avoids, read, shape, verification
 
 _ANY_NUMBER = re.compile(r"\d+(?:\.\d+)?\s*[%％]?")
 _DASH = "-~～–—―至到"
-_NARROW = {0xFF10 + i: str(i) for i in range(10)} | {0xFF05: "%", 0xFF0E: "."}
-_WIDE = frozenset(map(chr, _NARROW))
+_WIDE = frozenset(map(chr, NARROW))
 
 
 def verify_statements(graph: Graph, linker: Linker, answer: str, statements: list[Triple]) -> Verification:
@@ -28,7 +27,7 @@ def verify_statements(graph: Graph, linker: Linker, answer: str, statements: lis
         answer: its text.
         statements: triples of the graph, or values of attributes (`Graph.values`).
     """
-    answer = answer if _WIDE.isdisjoint(answer) else answer.translate(_NARROW)
+    answer = answer if _WIDE.isdisjoint(answer) else answer.translate(NARROW)
     ontology, true = graph.ontology, {(t.head, t.tail): t for t in statements}
     values = [t.tail for t in statements if t.relation not in ontology.relations]
     alone = {t.head for t in statements if t.head not in graph.types}       # it has values and no triples: no linker knows it
@@ -87,7 +86,7 @@ def _places(value: str, answer: str) -> list[tuple[int, int]]:
         places.append((at, at + len(value)))
         at = answer.find(value, at + len(value))
     if not places:
-        characters = re.sub(f"[{_DASH}]+", "-", re.sub(r"\s+", "", value.translate(_NARROW)))
+        characters = re.sub(f"[{_DASH}]+", "-", re.sub(r"\s+", "", value.translate(NARROW)))
         pattern = r"\s*".join(f"[{_DASH}]" if c == "-" else re.escape(c) for c in characters)
         places = [match.span() for match in re.finditer(pattern, answer)]
     return [(start, end) for start, end in places if not (_in_number(answer, start - 1, start) or _in_number(answer, end, end - 1))]

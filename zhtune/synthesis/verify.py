@@ -41,6 +41,7 @@ _LEAD = re.compile("^(?:其中|此外|另外|同时|还|也|又|再|并|并且|�
 _COUNT = re.compile(r"(?<![第约每\d.])(\d{1,3}|[二两三四五六七八九十]{1,3})\s*(?:大)?(?:种|个|类|项|样|条|位|味|款|点)(?!月|小时|人|星期|疗程|半)")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?\s*(?:%|％|毫克|mg|克|g|毫升|ml|片|粒|次|天|周|月|年|岁|度|℃|小时|分钟)", re.IGNORECASE)
 _DIGITS = {"二": 2, "两": 2, "三": 3, "四": 4, "五": 5, "六": 6, "七": 7, "八": 8, "九": 9, "十": 10}
+NARROW = {0xFF10 + i: str(i) for i in range(10)} | {0xFF05: "%", 0xFF0E: "."}
 _MARK = "\0"                                                # a name in a shape
 _CONTINUES = 4                                              # characters before the first name of a part that only goes on
 
@@ -253,8 +254,7 @@ def _integer(text: str) -> int:
 
 def _value(text: str) -> str:
     """A number and its unit as one string: ９８％ and 98 % are one."""
-    folded = text.translate({**{0xFF10 + i: str(i) for i in range(10)}, 0xFF05: "%"})
-    return re.sub(r"\s+", "", folded).lower()
+    return re.sub(r"\s+", "", text.translate(NARROW)).lower()
 
 
 def _claim(answer: str, start: int, text: str, verdict: str, reason: str) -> Claim:
