@@ -460,6 +460,16 @@ def test_a_quantized_base_trains_again_after_it_was_evaluated(family: str, quant
     assert (logits(again) - logits(model))[MASK == 1].abs().mean() < .3 * logits(model)[MASK == 1].std()
 
 
+def test_a_prefix_answers_on_the_base_it_was_trained_on(tmp_path: Path, talks: str):
+    """THUDM's recipe on one small card: what was trained on 4 bits must answer on them, 16 would not fit."""
+    pytest.importorskip("bitsandbytes")
+    made = sft(SftConfig(model="new:chatglm-tiny", records=talks, method="p-tuning-v2", out=str(tmp_path / "prefix"),
+                         tuning=Tuning(quantize="nf4", prefix=PrefixOptions(tokens=5)), schedule=Schedule(learning_rate=2e-2, precision="fp32")))
+    engine = open_engine(references.resolve(str(made.path)))
+    assert "Linear4bit" in {type(m).__name__ for m in engine.model.modules()}
+    assert engine.generate([[{"role": "user", "content": "天？"}]], Sampling(max_tokens=4))[0].completion_tokens > 0
+
+
 def test_qlora_trains_through_the_stage_with_float_adapters(tmp_path: Path, talks: str):
     pytest.importorskip("bitsandbytes")
     made = sft(SftConfig(model="new:llama-tiny", records=talks, method="qlora", out=str(tmp_path / "qlora"),

@@ -2,24 +2,26 @@
 
 Usage: python scripts/bench/train.py [--repeats 5] [--results FILE.jsonl] [--factory PYTHON_OF_ITS_ENVIRONMENT] [--gpu]
 
-Each run is a process of its own; a repeat runs all contestants one after the other. Speed counts real tokens, no padding,
-and the training loop only (neither loading nor tokenising); the figure a CPU second holds on a busy machine, too. Medians of
-all lines in FILE are printed at the end.
+Each run is a process of its own; a repeat runs all contestants one after the other, every second one in the opposite order.
+Speed counts real tokens, no padding, and the training loop only (neither loading nor tokenising), with the one checkpoint that
+everybody writes at its end; the figure a CPU second holds on a busy machine, too. Medians of all lines in FILE are printed at the end.
 --gpu runs what needs a card instead (random weights of real shapes): QLoRA of 7B at 1 × 1024, fp16 for 500 steps.
 """
 
 import argparse
 import json
-import math
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 STEPS, BATCH, BLOCKS, BLOCK = 30, 16, 4, 256
 CONTESTANTS = {"sft": ("zhtune", "trl_defaults", "trl_by_length", "trl_packed"), "pretrain": ("zhtune", "trl_defaults", "trl_best")}
+FACTORY = {"sft": ("factory_defaults", "factory_by_length"), "pretrain": ("factory_defaults", "factory_best")}
 
 
 def prepare(folder: Path) -> None:
@@ -52,32 +54,41 @@ def samples(folder: Path, task: str) -> list:
 
 def one(task: str, who: str, folder: Path) -> dict:
     """One run in this process."""
-    import time
-
     from zhtune.models.load import load_model
     batch = BATCH if task == "sft" else BLOCKS
-    rows, model = samples(folder, task), load_model(folder / "model")
-    before = cpu_seconds()
-    tokens = sum(len(s.input_ids) for s in rows)
+    rows, model, read = samples(folder, task), load_model(folder / "model"), clock()
     with tempfile.TemporaryDirectory() as scratch:
         if who == "zhtune":
             from zhtune.train.schedule import Schedule
             from zhtune.train.trainer import Run, train
-            model.train()
-            seconds = train(model, folder / "model", rows, Run(Schedule(batch_size=batch, checkpoints=1), Path(scratch), 0))["seconds"]
+            train(model.train(), folder / "model", rows, Run(Schedule(batch_size=batch, checkpoints=0), Path(scratch), 0))
         else:
-            trainer = trl_trainer(task, who, folder, rows, model, batch, scratch)
-            began = time.monotonic()
-            trainer.train()
-            seconds = time.monotonic() - began
-    return {"task": task, "who": who, "tokens": tokens, "seconds": seconds, "speed": tokens / seconds,
-            "per_cpu_second": tokens / (cpu_seconds() - before), "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+            trl_trainer(task, who, folder, rows, model, batch, scratch).train()
+    return figures(task, who, sum(len(s.input_ids) for s in rows), read | {"peak_mib": peak_mib()})
 
 
-def cpu_seconds() -> float:
-    """Processor time of this process: other jobs on the machine do not count in it."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+def figures(task: str, who: str, tokens: int, read: dict) -> dict:
+    return {"task": task, "who": who, "tokens": tokens, "seconds": read["wall"], "speed": tokens / read["wall"],
+            "per_cpu_second": tokens / read["cpu"], "peak_mib": read["peak_mib"]}
+
+
+def clock() -> dict:
+    """Wall and processor seconds of the training loop of whatever uses transformers' Trainer in this process, once it is through."""
+    from transformers import TrainerCallback, trainer
+    read: dict = {}
+
+    class Clock(TrainerCallback):
+        def on_train_begin(self, *_, **__):
+            read.update(wall=-time.monotonic(), cpu=-time.process_time())
+
+        def on_train_end(self, *_, **__):
+            read.update(wall=read["wall"] + time.monotonic(), cpu=read["cpu"] + time.process_time())
+    trainer.DEFAULT_CALLBACKS.append(Clock)
+    return read
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def trl_trainer(task: str, who: str, folder: Path, rows: list, model, batch: int, scratch: str):
@@ -88,8 +99,7 @@ def trl_trainer(task: str, who: str, folder: Path, rows: list, model, batch: int
     from zhtune.train.trainer import tokenizer_of
     data = Dataset.from_dict({"input_ids": [s.input_ids for s in rows], "length": [len(s.input_ids) for s in rows],
                               "labels": [[i if m else -100 for i, m in zip(s.input_ids, s.loss_mask)] for s in rows]})
-    common = dict(output_dir=scratch, per_device_train_batch_size=batch, num_train_epochs=1, use_cpu=True, save_strategy="no", report_to="none",
-                  disable_tqdm=True)
+    common = dict(output_dir=scratch, per_device_train_batch_size=batch, num_train_epochs=1, use_cpu=True, report_to="none", disable_tqdm=True)
     best = dict(gradient_checkpointing=False, bf16=True, optim="adamw_torch_fused", max_length=None, dataloader_pin_memory=False)
     settings = {"trl_defaults": {}, "trl_best": best, "trl_by_length": {**best, "train_sampling_strategy": "group_by_length"},
                 "trl_packed": {**best, "packing": True, "max_length": 512, "per_device_train_batch_size": 1}}[who]
@@ -97,31 +107,50 @@ def trl_trainer(task: str, who: str, folder: Path, rows: list, model, batch: int
         common["dataset_kwargs"] = {"skip_prepare_dataset": True}
     else:
         data = data.remove_columns("length")
-    if who in ("trl_packed", "trl_by_length"):              # these are spared the eager attention that zhtune uses
-        model.set_attn_implementation("sdpa" if who == "trl_packed" else "eager")
+    model.set_attn_implementation("sdpa")                   # what a model has that is loaded by name
     return SFTTrainer(model=model, args=SFTConfig(**{**common, **settings}), train_dataset=data, processing_class=tokenizer_of(folder / "model"))
 
 
-def factory(task: str, python: str, folder: Path) -> dict:
-    """LLaMA-Factory in its own environment, on the same records as text."""
+def factory(task: str, who: str, folder: Path, python: str) -> dict:
+    """LLaMA-Factory in its own environment, on the same records and blocks as text."""
+    from zhtune.records import read_records
+    from zhtune.templates.encode import ChatEncoder
+    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
+    more = {"bf16": True}
+    if who != "factory_defaults":
+        more |= {"disable_gradient_checkpointing": True, "optim": "adamw_torch_fused"}
+    if who == "factory_by_length":
+        more["train_sampling_strategy"] = "group_by_length"
+    rows = samples(folder, task)
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        rows = [json.loads(line) for line in (folder / "records" / "records.jsonl").read_text("utf-8").splitlines()][:STEPS * BATCH]
-        (place / "data.json").write_text(json.dumps([{"messages": r["messages"]} for r in rows], ensure_ascii=False), "utf-8")
-        tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
-        (place / "dataset_info.json").write_text(json.dumps({"bench": {
-            "file_name": "data.json", "formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": tags}}), "utf-8")
-        settings = {"model_name_or_path": str(folder / "model"), "stage": "sft", "do_train": True, "finetuning_type": "full", "dataset": "bench",
-                    "dataset_dir": scratch, "template": "chatml", "cutoff_len": 512, "output_dir": f"{scratch}/out", "bf16": True,
-                    "per_device_train_batch_size": BATCH, "gradient_accumulation_steps": 1, "num_train_epochs": 1, "save_strategy": "no",
-                    "report_to": "none", "use_cpu": True, "learning_rate": 2e-4, "overwrite_cache": True, "preprocessing_num_workers": 1}
-        (place / "train.json").write_text(json.dumps(settings), "utf-8")
-        subprocess.run([python, "-m", "llamafactory.cli", "train", str(place / "train.json")], check=True, capture_output=True, timeout=600)
-        result = json.loads((place / "out" / "train_results.json").read_text("utf-8"))
-    tokens = sum(len(s.input_ids) for s in samples(folder, task))
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    return {"task": task, "who": "llamafactory", "tokens": tokens, "seconds": result["train_runtime"], "speed": tokens / result["train_runtime"],
-            "per_cpu_second": math.nan, "peak_mib": peak}
+        if task == "sft":
+            chosen = {s.id for s in rows}
+            records = read_records(folder / "records" / "records.jsonl")
+            data = [{"messages": record["messages"]} for number, record in records if str(number) in chosen]
+            form = {"formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": tags}
+        else:
+            decoder = ChatEncoder(folder / "model")
+            data, form = [{"text": decoder.decode(s.input_ids)} for s in rows * 2], {"columns": {"prompt": "text"}}
+        (place / "data.json").write_text(json.dumps(data, ensure_ascii=False), "utf-8")
+        (place / "dataset_info.json").write_text(json.dumps({"bench": {"file_name": "data.json", **form}}), "utf-8")
+        batch, cutoff, stage = (BATCH, 512, "sft") if task == "sft" else (BLOCKS, BLOCK, "pt")
+        (place / "train.json").write_text(json.dumps({
+            "model_name_or_path": str(folder / "model"), "stage": stage, "do_train": True, "finetuning_type": "full", "dataset": "bench",
+            "dataset_dir": scratch, "template": "chatml", "cutoff_len": cutoff, "output_dir": f"{scratch}/out", "max_steps": STEPS,
+            "per_device_train_batch_size": batch, "gradient_accumulation_steps": 1, "report_to": "none", "use_cpu": True,
+            "learning_rate": 2e-4, "disable_tqdm": True, **more}), "utf-8")
+        done = subprocess.run([python, __file__, "--inside", str(place / "train.json")], check=True, capture_output=True, text=True, timeout=600,
+                              env={**os.environ, "DISABLE_VERSION_CHECK": "1"})
+    return figures(task, who, sum(len(s.input_ids) for s in rows), json.loads(done.stdout.splitlines()[-1]))
+
+
+def inside(settings: Path) -> None:
+    """What LLaMA-Factory's python runs."""
+    from llamafactory.train.tuner import run_exp
+    read = clock()
+    run_exp(json.loads(settings.read_text("utf-8")))
+    print(json.dumps(read | {"peak_mib": peak_mib()}))
 
 
 def summary(lines: list[dict]) -> str:
@@ -182,9 +211,14 @@ def main() -> None:
     parser.add_argument("--factory", default="")
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.inside:
+        inside(given.inside)
+        return
     if given.one:
-        print(json.dumps(one(given.one[0], given.one[1], Path(given.one[2]))))
+        task, who, folder = given.one[0], given.one[1], Path(given.one[2])
+        print(json.dumps(factory(task, who, folder, given.factory) if who.startswith("factory") else one(task, who, folder)))
         return
     with tempfile.TemporaryDirectory(prefix="zhtune-bench-") as scratch:
         folder = given.data or Path(scratch)
@@ -193,13 +227,12 @@ def main() -> None:
             gpu(folder)
             return
         lines = []
-        for _ in range(given.repeats):
-            for task, contestants in CONTESTANTS.items():
-                for who in contestants:
-                    done = subprocess.run([sys.executable, __file__, "--one", task, who, str(folder)], check=True, capture_output=True, text=True)
-                    lines.append(json.loads(done.stdout.splitlines()[-1]))
-            if given.factory:
-                lines.append(factory("sft", given.factory, folder))
+        runs = [(task, who) for task, those in CONTESTANTS.items() for who in those + (FACTORY[task] if given.factory else ())]
+        for repeat in range(given.repeats):
+            for task, who in runs[::-1 if repeat % 2 else 1]:
+                done = subprocess.run([sys.executable, __file__, "--factory", given.factory, "--one", task, who, str(folder)],
+                                      check=True, capture_output=True, text=True)
+                lines.append(json.loads(done.stdout.splitlines()[-1]))
     if given.results:
         earlier = [json.loads(line) for line in given.results.read_text("utf-8").splitlines()] if given.results.exists() else []
         lines = earlier + lines

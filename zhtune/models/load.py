@@ -217,24 +217,32 @@ def load_chain(source: Source, scratch: Path, dtype: str = "float32", quantized:
                apart: bool = False) -> tuple[Any, Path]:
     """The model under a reference with its adapters applied, and the folder of its tokenizer.
 
-    Adapters are merged into the weights in memory, in the order in which they were trained, before those are quantized.
+    Adapters are merged into the weights in memory, in the order in which they were trained, before those are quantized; one
+    that cannot be merged stands on a base that is held as it was when the adapter was trained.
 
     Args:
         source: a resolved model reference.
         scratch: an empty folder for what has to be written on the way.
         dtype, quantized: of load_model.
         base: of chain.
-        apart: leave the last adapter beside the weights, which must not be quantized.
+        apart: leave the last adapter beside the weights.
     """
     root, adapters = chain(source, base)
     refuse_unmergeable(adapters[:-1])
     folder = materialise(root, scratch)
-    model = load_model(folder, dtype, "" if adapters else quantized)
-    for adapter in adapters:
-        model = _apply(model, adapter, apart and adapter is adapters[-1])
-    if adapters and quantized:
+    whole = [a for a in adapters[-1:] if adapter_config(a).get("peft_type") not in _MERGED]
+    beside = adapters[-1:] if apart else whole
+    merged = adapters[:len(adapters) - len(beside)]
+    if whole:
+        quantized = whole[0].manifest.get("resolved", {}).get("quantized", "")
+    model = load_model(folder, dtype, "" if merged else quantized)
+    for adapter in merged:
+        model = _apply(model, adapter, apart=False)
+    if merged and quantized:
         model.save_pretrained(scratch / "merged")
         model = load_model(scratch / "merged", dtype, quantized)
+    for adapter in beside:
+        model = _apply(model, adapter, apart=True)
     return model.eval(), folder
 
 

@@ -135,7 +135,7 @@ def _encode(work: Work, config: DpoConfig, encoder: ChatEncoder) -> tuple[list[A
     for number, row in read_preferences(file):
         work.counted_in += 1
         prompt = encoder.prompt(row["prompt"])
-        answers = [_answer(encoder, row["prompt"], row[key][-1]) for key in ("chosen", "rejected")]
+        answers = [encode_answer(encoder, row["prompt"], row[key][-1]) for key in ("chosen", "rejected")]
         if answers[0] == answers[1]:
             work.drop("same_answers", line=number)
         elif len(prompt) + max(map(len, answers)) > config.max_length:
@@ -156,7 +156,7 @@ def _encode(work: Work, config: DpoConfig, encoder: ChatEncoder) -> tuple[list[A
     return train, held
 
 
-def _answer(encoder: ChatEncoder, prompt: list[dict[str, Any]], answer: dict[str, Any]) -> list[int]:
+def encode_answer(encoder: ChatEncoder, prompt: list[dict[str, Any]], answer: dict[str, Any]) -> list[int]:
     """Ids of an answer, up to and with the end-of-turn token: what a training sample has behind the prompt."""
     sample = encoder.sample([*({**message, "train": False} for message in prompt), {**answer, "train": True}])
     before = len(encoder.prompt(prompt))

@@ -119,7 +119,7 @@ def _write(work: Work, config: SftConfig) -> None:
         save_template(encoder, folder, work.path)
     finetune.show_samples(work, samples)
     finetune.report_training(work, "sft", figures)
-    work.resolved |= {"method": config.method, "max_length": config.max_length}
+    work.resolved |= {"method": config.method, "max_length": config.max_length, "quantized": quantized}
 
 
 def divide(work: Work, config: SftConfig, encoder: ChatEncoder) -> tuple[list[Sample], list[Sample]]:
