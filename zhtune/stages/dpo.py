@@ -22,7 +22,7 @@ from zhtune.train import mixing
 from zhtune.train.adapter import Lora, Tuning
 from zhtune.train.schedule import Launch, Schedule, Validation
 
-STAGE = Stage("dpo", version=2, kind="adapter", inputs={"model": MODEL_KINDS, "preferences": ("preferences", "file")})
+STAGE = Stage("dpo", version=3, kind="adapter", inputs={"model": MODEL_KINDS, "preferences": ("preferences", "file")})
 _COMPARED = 64                                              # pairs whose log-probabilities are taken before and after
 _ANSWERED = 8                                               # prompts that are answered before and after
 

@@ -6,18 +6,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from zhtune.errors import ConfigError
 from zhtune.train.samples import IGNORED
 
+# Batches are filled up to a multiple of so many tokens: on a processor oneDNN compiles and keeps code for every length that
+# comes (a 15 M model with short records: 1,059 MiB in place of 1,421, as fast).
+EVEN = 16
 _SAME = 1e-3                                                # log-probabilities that differ by less are the same computation
 _WAYS = "leave out --packing (sft) or give --isolate false (pretrain)"
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads rows on the right.
+    """Pads rows on the right, to a multiple of EVEN tokens.
 
     Rows with `position_ids` get no attention mask: where positions begin again at 0, transformers keeps attention within
     the document, on eager and SDPA by a block-diagonal mask, on flash-attention, which wants one row, by lengths.
@@ -33,13 +37,18 @@ class Collator:
         packed = "position_ids" in columns
         if packed and self.flat:
             return {name: torch.cat(values)[None] for name, values in columns.items()}
-        ids = pad_sequence(columns["input_ids"], batch_first=True, padding_value=self.pad_id)
-        batch = {"input_ids": ids, "labels": pad_sequence(columns["labels"], batch_first=True, padding_value=IGNORED)}
+        ids = _filled(columns["input_ids"], self.pad_id)
+        batch = {"input_ids": ids, "labels": _filled(columns["labels"], IGNORED)}
         if packed:                                          # padding is a document of its own: positions 0, 1, 2 … again
             rest = [torch.arange(ids.shape[1] - len(p)) for p in columns["position_ids"]]
             return batch | {"position_ids": torch.stack([torch.cat(pair) for pair in zip(columns["position_ids"], rest, strict=True)])}
         lengths = torch.tensor([len(i) for i in columns["input_ids"]])
         return batch | {"attention_mask": (torch.arange(ids.shape[1])[None] < lengths[:, None]).long()}
+
+
+def _filled(rows: list[Any], filling: int) -> Any:
+    batch = pad_sequence(rows, batch_first=True, padding_value=filling)
+    return pad(batch, (0, -batch.shape[1] % EVEN), value=filling)
 
 
 def require_isolation(model: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 from torch.utils.checkpoint import checkpoint
 
 from zhtune.train.samples import IGNORED
@@ -35,13 +35,15 @@ def answer_loss(model: Any, causal: Any, inputs: dict[str, Any], labels: Any, au
     targets = labels[:, 1:]
     trained = targets != IGNORED                            # (batch, sequence - 1)
     goals, head = targets[trained], causal.get_output_embeddings()
+    goals = pad(goals, (0, -len(goals) % (64 if len(goals) > 64 else 8)), value=IGNORED)    # few lengths: see batches.EVEN
     rows = max(1, most // causal.config.vocab_size)
     chunked = len(goals) > rows and not any(getattr(causal.config, name, None) for name in _SCALED)  # those change logits after the head
     picked: list[Any] = []
 
     def pick(_: Any, args: tuple[Any, ...]) -> tuple[Any]:
         hidden = args[0][:, -labels.shape[1]:]              # prompt tuning puts virtual tokens in front
-        picked.append(hidden[:, :-1][trained])              # (trained, hidden)
+        found = hidden[:, :-1][trained]
+        picked.append(pad(found, (0, 0, 0, len(goals) - len(found))))   # (trained and filling, hidden)
         return (picked[0][:1] if chunked else picked[0],)
 
     hook = head.register_forward_pre_hook(pick)

@@ -16,6 +16,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from zhtune.errors import ConfigError
 from zhtune.train import parallel
+from zhtune.train.batches import EVEN
 from zhtune.train.loss import answer_loss
 from zhtune.train.samples import IGNORED, order
 from zhtune.train.trainer import Run, announce, arguments, causal_of, fit, own_types, tokenizer_of
@@ -64,7 +65,7 @@ def train_pairs(model: Any, tokenizer_folder: Path, pairs: list[Pair], objective
     tokens = sum(2 * len(p.prompt_ids) + len(p.chosen_ids) + len(p.rejected_ids) for p in pairs) * schedule.epochs
     announce(model, len(pairs), tokens, schedule, len(data))
     kind, settings = _KINDS[objective.loss]
-    more = {"beta": objective.beta, **settings}
+    more = {"beta": objective.beta, "pad_to_multiple_of": EVEN, **settings}
     if objective.label_smoothing:
         more |= {"loss_type": ["robust"], "label_smoothing": objective.label_smoothing}
     if objective.reference_free:
