@@ -1,15 +1,18 @@
 """Preference training on graph pairs: the share of chosen answers preferred on held-out pairs, and what it does to fact accuracy.
 
-Usage: python scripts/bench/dpo.py WORKSPACE OUT [--pairs 100] [--seed 0] [--questions 0] [--dpo '{"beta": 0.1, "schedule": {…}}']
+Usage: python scripts/bench/dpo.py WORKSPACE OUT [--pairs 100 | --sampled 400] [--seed 0] [--questions 0] [--dpo '{"beta": 0.1, "schedule": {…}}']
 
 WORKSPACE is that of a finished quickstart recipe; its sft, kg and kg-instruct are read. The held-out pairs are about facts of the
 taught heads that no training pair is about. Accuracy is measured on the same questions (0: all of them) before and after.
+--sampled: the pairs are the model's own answers to so many questions, those about one half of the facts to train on. The recipe's
+pairs, with a swapped entity, are told apart by the fine-tuned model already (1.000 of 200 held out, 24 nats on average).
 OUT keeps what is made; what is there already is used again. Without --dpo, the settings of the recipe.
 """
 
 import argparse
 import hashlib
 import json
+import random
 import tempfile
 import time
 from pathlib import Path
@@ -17,7 +20,7 @@ from pathlib import Path
 from zhtune import DpoConfig, EvaluateConfig, PreferConfig, dpo, evaluate, log, prefer
 from zhtune.config import from_mapping
 from zhtune.models.load import load_chain, open_encoder
-from zhtune.records import read_preferences
+from zhtune.records import read_preferences, write_jsonl
 from zhtune.references import resolve
 from zhtune.stages.dpo import encode_answer
 from zhtune.train.preference import Pair, log_probabilities
@@ -26,9 +29,27 @@ HELD = 300                                                  # pairs asked for, b
 RECIPE = {"schedule": {"learning_rate": 5e-5, "batch_size": 8, "checkpoints": 1}}
 
 
-def pairs(workspace: Path, out: Path, wanted: int, seed: int) -> list[dict]:
-    made = prefer(PreferConfig(graph=str(workspace / "kg"), records=str(workspace / "kg-instruct"), pairs=wanted, seed=seed, out=str(out)))
+def pairs(workspace: Path, out: Path, wanted: int, seed: int, model: str = "") -> list[dict]:
+    made = prefer(PreferConfig(graph=str(workspace / "kg"), records=str(workspace / "kg-instruct"), pairs=wanted, seed=seed, model=model,
+                               max_tokens=64, out=str(out)))
     return [row for _, row in read_preferences(made.path / "preferences.jsonl")]
+
+
+def divided(workspace: Path, out: Path, given: argparse.Namespace) -> tuple[list[dict], list[dict]]:
+    """Pairs to train on, and pairs about other facts."""
+    if given.sampled:
+        rows = pairs(workspace, out / f"sampled-{given.sampled}-{given.seed}", given.sampled, given.seed, str(workspace / "sft"))
+        facts = sorted({about(row) for row in rows})
+        random.Random(given.seed).shuffle(facts)
+        taught = set(facts[:len(facts) // 2])
+        return [row for row in rows if about(row) in taught], [row for row in rows if about(row) not in taught]
+    rows = pairs(workspace, out / f"pairs-{given.pairs}-{given.seed}", given.pairs, given.seed)
+    taught = {about(row) for row in rows}
+    return rows, [row for row in pairs(workspace, out / "pairs-held", HELD, given.seed + 1000) if about(row) not in taught]
+
+
+def about(row: dict) -> str:
+    return str(row["source"]["triples"])
 
 
 def preferred(model: Path, rows: list[dict]) -> str:
@@ -56,18 +77,18 @@ def main() -> None:
     parser.add_argument("workspace", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--sampled", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--questions", type=int, default=0)
     parser.add_argument("--dpo", type=json.loads, default=RECIPE)
     given = parser.parse_args()
     log.configure()
-    workspace, out, given_pairs = given.workspace, given.out, given.out / f"pairs-{given.pairs}-{given.seed}"
-    trained = pairs(workspace, given_pairs, given.pairs, given.seed)
-    about = {str(row["source"]["triples"]) for row in trained}
-    held = [row for row in pairs(workspace, out / "pairs-held", HELD, 1000) if str(row["source"]["triples"]) not in about]
-    name = hashlib.sha256(json.dumps([given.dpo, given.pairs, given.seed], sort_keys=True).encode()).hexdigest()[:8]
+    workspace, out = given.workspace, given.out
+    trained, held = divided(workspace, out, given)
+    name = hashlib.sha256(json.dumps([given.dpo, given.pairs, given.sampled, given.seed], sort_keys=True).encode()).hexdigest()[:8]
+    write_jsonl(out / f"{name}.jsonl", trained)
     began = time.monotonic()
-    made = dpo(from_mapping(DpoConfig, "dpo", {"model": str(workspace / "sft"), "preferences": str(given_pairs), "seed": given.seed,
+    made = dpo(from_mapping(DpoConfig, "dpo", {"model": str(workspace / "sft"), "preferences": str(out / f"{name}.jsonl"), "seed": given.seed,
                                                "out": str(out / f"dpo-{name}"), **given.dpo}))
     print(f"{name} {given.dpo}: {time.monotonic() - began:.0f} s, {len(trained)} pairs; {made.summary()}")
     for when, model, label in (("before", workspace / "sft", "sft"), ("after", made.path, name)):

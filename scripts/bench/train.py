@@ -1,6 +1,6 @@
 """Tokens per second and peak memory of SFT and pretraining: zhtune, TRL's defaults, TRL's best settings, LLaMA-Factory; same model, same data.
 
-Usage: python scripts/bench/train.py [--repeats 5] [--results FILE.jsonl] [--factory PYTHON_OF_ITS_ENVIRONMENT] [--gpu]
+Usage: python scripts/bench/train.py [--repeats 5] [--steps 30] [--results FILE.jsonl] [--factory PYTHON_OF_ITS_ENVIRONMENT] [--gpu]
 
 Each run is a process of its own; a repeat runs all contestants one after the other, every second one in the opposite order.
 Speed counts real tokens, no padding, and the training loop only (neither loading nor tokenising), with the one checkpoint that
@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-STEPS, BATCH, BLOCKS, BLOCK = 30, 16, 4, 256
+BATCH, BLOCKS, BLOCK = 16, 4, 256
 CONTESTANTS = {"sft": ("zhtune", "trl_defaults", "trl_by_length", "trl_packed"), "pretrain": ("zhtune", "trl_defaults", "trl_best")}
 FACTORY = {"sft": ("factory_defaults", "factory_by_length"), "pretrain": ("factory_defaults", "factory_best")}
 
@@ -35,28 +35,28 @@ def prepare(folder: Path) -> None:
     pack(PackConfig(corpus=str(folder / "corpus"), model=str(folder / "model"), out=str(folder / "tokens")))
 
 
-def samples(folder: Path, task: str) -> list:
+def samples(folder: Path, task: str, steps: int) -> list:
     """The same samples for everybody, in zhtune's form."""
     from zhtune.corpus.tokens import read_blocks
     from zhtune.records import read_records
     from zhtune.templates.encode import ChatEncoder
     from zhtune.train.samples import Sample
     if task == "pretrain":
-        return [Sample(str(i), row.tolist(), [True] * BLOCK) for i, row in enumerate(read_blocks(folder / "tokens", BLOCK)[:STEPS * BLOCKS])]
+        return [Sample(str(i), row.tolist(), [True] * BLOCK) for i, row in enumerate(read_blocks(folder / "tokens", BLOCK)[:steps * BLOCKS])]
     encoder = ChatEncoder(folder / "model")
     made = []
     for number, record in read_records(folder / "records" / "records.jsonl"):
         encoded = encoder.sample(record["messages"])
         if len(encoded.ids) <= 512:
             made.append(Sample(str(number), encoded.ids, encoded.mask))
-    return made[:STEPS * BATCH]
+    return made[:steps * BATCH]
 
 
-def one(task: str, who: str, folder: Path) -> dict:
+def one(task: str, who: str, folder: Path, steps: int) -> dict:
     """One run in this process."""
     from zhtune.models.load import load_model
     batch = BATCH if task == "sft" else BLOCKS
-    rows, model, read = samples(folder, task), load_model(folder / "model"), clock()
+    rows, model, read = samples(folder, task, steps), load_model(folder / "model"), clock()
     with tempfile.TemporaryDirectory() as scratch:
         if who == "zhtune":
             from zhtune.train.schedule import Schedule
@@ -111,7 +111,7 @@ def trl_trainer(task: str, who: str, folder: Path, rows: list, model, batch: int
     return SFTTrainer(model=model, args=SFTConfig(**{**common, **settings}), train_dataset=data, processing_class=tokenizer_of(folder / "model"))
 
 
-def factory(task: str, who: str, folder: Path, python: str) -> dict:
+def factory(task: str, who: str, folder: Path, steps: int, python: str) -> dict:
     """LLaMA-Factory in its own environment, on the same records and blocks as text."""
     from zhtune.records import read_records
     from zhtune.templates.encode import ChatEncoder
@@ -121,7 +121,7 @@ def factory(task: str, who: str, folder: Path, python: str) -> dict:
         more |= {"disable_gradient_checkpointing": True, "optim": "adamw_torch_fused"}
     if who == "factory_by_length":
         more["train_sampling_strategy"] = "group_by_length"
-    rows = samples(folder, task)
+    rows = samples(folder, task, steps)
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         if task == "sft":
@@ -137,7 +137,7 @@ def factory(task: str, who: str, folder: Path, python: str) -> dict:
         batch, cutoff, stage = (BATCH, 512, "sft") if task == "sft" else (BLOCKS, BLOCK, "pt")
         (place / "train.json").write_text(json.dumps({
             "model_name_or_path": str(folder / "model"), "stage": stage, "do_train": True, "finetuning_type": "full", "dataset": "bench",
-            "dataset_dir": scratch, "template": "chatml", "cutoff_len": cutoff, "output_dir": f"{scratch}/out", "max_steps": STEPS,
+            "dataset_dir": scratch, "template": "chatml", "cutoff_len": cutoff, "output_dir": f"{scratch}/out", "max_steps": steps,
             "per_device_train_batch_size": batch, "gradient_accumulation_steps": 1, "report_to": "none", "use_cpu": True,
             "learning_rate": 2e-4, "disable_tqdm": True, **more}), "utf-8")
         done = subprocess.run([python, __file__, "--inside", str(place / "train.json")], check=True, capture_output=True, text=True, timeout=600,
@@ -206,6 +206,7 @@ def gpu(folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--results", type=Path)
     parser.add_argument("--data", type=Path, help="keep the prepared model and data here")
     parser.add_argument("--factory", default="")
@@ -218,7 +219,8 @@ def main() -> None:
         return
     if given.one:
         task, who, folder = given.one[0], given.one[1], Path(given.one[2])
-        print(json.dumps(factory(task, who, folder, given.factory) if who.startswith("factory") else one(task, who, folder)))
+        run = factory(task, who, folder, given.steps, given.factory) if who.startswith("factory") else one(task, who, folder, given.steps)
+        print(json.dumps(run))
         return
     with tempfile.TemporaryDirectory(prefix="zhtune-bench-") as scratch:
         folder = given.data or Path(scratch)
@@ -230,13 +232,13 @@ def main() -> None:
         runs = [(task, who) for task, those in CONTESTANTS.items() for who in those + (FACTORY[task] if given.factory else ())]
         for repeat in range(given.repeats):
             for task, who in runs[::-1 if repeat % 2 else 1]:
-                done = subprocess.run([sys.executable, __file__, "--factory", given.factory, "--one", task, who, str(folder)],
-                                      check=True, capture_output=True, text=True)
-                lines.append(json.loads(done.stdout.splitlines()[-1]))
+                command = [sys.executable, __file__, "--factory", given.factory, "--steps", str(given.steps), "--one", task, who, str(folder)]
+                lines.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]))
+                if given.results:
+                    with open(given.results, "a", encoding="utf-8") as file:
+                        file.write(json.dumps(lines[-1]) + "\n")
     if given.results:
-        earlier = [json.loads(line) for line in given.results.read_text("utf-8").splitlines()] if given.results.exists() else []
-        lines = earlier + lines
-        given.results.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+        lines = [json.loads(line) for line in given.results.read_text("utf-8").splitlines()]
     print(summary(lines))
 
 

@@ -16,7 +16,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from zhtune.errors import ConfigError
 from zhtune.train import parallel
-from zhtune.train.batches import EVEN
+from zhtune.train.batches import EVEN, Collator
 from zhtune.train.loss import answer_loss
 from zhtune.train.samples import IGNORED, order
 from zhtune.train.trainer import Run, announce, arguments, causal_of, fit, own_types, tokenizer_of
@@ -136,9 +136,9 @@ def log_probabilities(model: Any, pairs: list[Pair]) -> list[tuple[float, float]
         for pair in pairs:
             sums = []
             for answer in (pair.chosen_ids, pair.rejected_ids):
-                ids = torch.tensor([[*pair.prompt_ids, *answer]], device=model.device)
-                labels = torch.tensor([[IGNORED] * len(pair.prompt_ids) + answer], device=model.device)
-                sums.append(-answer_loss(model, causal_of(model), {"input_ids": ids}, labels, nullcontext()).item())
+                row = {"input_ids": [*pair.prompt_ids, *answer], "labels": [IGNORED] * len(pair.prompt_ids) + answer}
+                batch = {name: value.to(model.device) for name, value in Collator(0)([row]).items()}
+                sums.append(-answer_loss(model, causal_of(model), batch, batch.pop("labels"), nullcontext()).item())
             found.append((sums[0], sums[1]))
     return found
 
