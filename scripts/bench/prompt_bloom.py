@@ -99,4 +99,4 @@ if __name__ == "__main__":
         for tokens, network in ((16, True), (64, True), (64, False)):
             for name, change in (("ALiBi", lambda model, _: model), ("distance 0", at_distance_0)):
                 found = losses(change(prompted(base, tokens, network), tokens), data, given.steps, 8)
-                print("p-tuning" if network else "prompt tuning", tokens, name, f"{found[0]:.3f} -> {sum(found[-8:]) / 8:.3f}", flush=True)
+                print("p-tuning" if network else "prompt tuning", tokens, name, f"{found[0]:.3f} -> {sum(found[-8:]) / len(found[-8:]):.3f}", flush=True)
