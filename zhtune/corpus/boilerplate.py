@@ -13,12 +13,15 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-_NAVIGATION = re.compile("[上下]一?[篇页章条]|扫码|扫一扫|二维码|公众号|责任?编辑|责编|编辑[:：]|审核[:：]|[来來]源[:：]|备案|ICP"
-                         "|版权所有|[Cc]opyright|©|All [Rr]ights|展开全|点击|收藏|分享|返回[首顶上列目主]|首[页頁]|登[录入]|[注註][册冊]|阅读全文"
-                         "|查看更多|更多>|加载|相关(?:阅读|文章|推荐|新闻|链接)|推荐阅读|热门|排行|字号|打印|举报|投诉|广告|原文链接|转载|客服|热线|下载|[Aa]pp|友情链接"
-                         "|网站地图|关于我们|联系我们|免责声明|当前位置|浏览(?:次数|量)|阅读量?[:：]|点赞|评论|关注我们|订阅|关键词|标签[:：]")
+# Every word begins with one character, no class of them: then `search` skips to these, in less than half the time.
+_NAVIGATION = re.compile("上一?[篇页章条]|下一?[篇页章条]|扫码|扫一扫|二维码|公众号|责任?编辑|责编|编辑[:：]|审核[:：]|来源[:：]|來源[:：]|备案|ICP"
+                         "|版权所有|Copyright|copyright|©|All [Rr]ights|展开全|点击|收藏|分享|返回[首顶上列目主]|首[页頁]|登[录入]|注[册冊]|註[册冊]"
+                         "|阅读全文|查看更多|更多>|加载|相关(?:阅读|文章|推荐|新闻|链接)|推荐阅读|热门|排行|字号|打印|举报|投诉|广告|原文链接|转载|客服"
+                         "|热线|下载|App|app|友情链接|网站地图|关于我们|联系我们|免责声明|当前位置|浏览(?:次数|量)|阅读量?[:：]|点赞|评论|关注我们"
+                         "|订阅|关键词|标签[:：]")
 _HEADING = re.compile(r"第 ?[一二三四五六七八九十百千零〇\d]+ ?[编編章节節条條款篇部回卷]|[一二三四五六七八九十]+、"
                       r"|[（(][一二三四五六七八九十\d]+[）)]|[\d.]+[、.\s]|#+ |\d{4} ?年 ?\d")
+_LETTER = re.compile(r"\w")
 _ENDS = "。！？…；”」』，、"
 _EDGE, _LONGEST, _FEWEST = 3, 80, 8                         # lines at each end; characters of a line; lines of a document that has edges
 _ROWS, _WIDTH = 3, 1 << 22                                  # of the count sketch: 48 MB, whatever the corpus
@@ -58,9 +61,9 @@ def _candidates(lines: list[str]) -> Iterator[tuple[int, int]]:
     edges = {*filled[:_EDGE], *filled[-_EDGE:]} if len(filled) >= _FEWEST else set()
     for number in filled:
         line = lines[number].strip()
-        if len(line) > _LONGEST or _HEADING.match(line) or not re.search(r"\w", line):
+        ends = line[-1] in _ENDS
+        if len(line) > _LONGEST or (ends and number not in edges) or _HEADING.match(line) or not _LETTER.search(line):
             continue
-        ends, outermost = line[-1] in _ENDS, number in (filled[0], filled[-1]) and len(filled) >= _FEWEST
-        if (number in edges or not ends) if _NAVIGATION.search(line) else outermost and not ends:
+        if _NAVIGATION.search(line) or (not ends and number in edges and number in (filled[0], filled[-1])):
             key = re.sub(r"\d+", "0", line).encode("utf-8", "surrogatepass")
             yield number, int.from_bytes(hashlib.blake2b(key, digest_size=8).digest())

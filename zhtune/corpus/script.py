@@ -16,8 +16,11 @@ _PHRASES = {"甚么": "什么", "姪": "侄"}                      # what tw2s l
 
 def is_traditional(text: str) -> bool:
     """Whether a text is written in traditional characters: more than 1 in 40 of its Han characters is of no simplified text."""
+    marks = np.count_nonzero(_traditional()[code_points(text)])
+    if not marks:
+        return False
     share = shares(text)
-    return bool(np.count_nonzero(_traditional()[code_points(text)]) > _GATE * share["han"] * share["characters"])
+    return bool(marks > _GATE * share["han"] * share["characters"])
 
 
 def simplified(text: str) -> str:
