@@ -1,9 +1,9 @@
 """`zhtune clean` beside data-juicer on the same rows: CPU seconds a megabyte, from two sizes, each in a process of its own.
 
-Usage: python scripts/bench/data_juicer.py COLLECTION --python DJ/bin/python [--megabytes 0.5 2.5]
+Usage: python scripts/bench/clean_peer.py COLLECTION --python DJ/bin/python [--megabytes 0.5 2.5]
 
 COLLECTION: a corpus.jsonl of mutate.py, of which the first megabytes are taken. data-juicer (in an environment of its own) runs the
-operators of data_juicer.yaml one after the other, as its executor does; zhtune the web preset and near duplicates. Reading and
+operators of clean_peer.yaml one after the other, as its executor does; zhtune the web preset and near duplicates. Reading and
 writing of files is left out on both sides. Both have run 20 rows before the clock starts; the slope between the two sizes leaves
 out what data-juicer needs to start the processes of each operator (some 12 CPU s).
 """
