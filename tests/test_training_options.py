@@ -84,6 +84,16 @@ def test_packed_padded_and_chunked_losses_are_the_same(tiny):
     assert math.isclose(chunked.item(), one_by_one, rel_tol=1e-6) and torch.allclose(tiny.model.embed_tokens.weight.grad, whole, atol=1e-6)
 
 
+def test_batches_have_few_lengths_and_the_model_s_own_loss(tiny):
+    row = samples()[1]
+    size = len(row.input_ids)
+    batch = Collator(0)(dataset([row], [0]).to_list())
+    assert size == 9 and batch["input_ids"].tolist() == [row.input_ids + [0] * 7]
+    assert batch["attention_mask"].tolist() == [[1] * 9 + [0] * 7] and batch["labels"].tolist() == [[-100] * 3 + row.input_ids[3:] + [-100] * 7]
+    own = tiny(input_ids=torch.tensor([row.input_ids]), labels=batch["labels"][:, :size]).loss.item() * (size - 3)
+    assert math.isclose(summed(tiny, [row]).item(), own, rel_tol=1e-6)
+
+
 def test_packed_losses_are_the_same_on_sdpa(tiny):
     rows, before = samples(), tiny.config._attn_implementation
     tiny.set_attn_implementation("sdpa")
