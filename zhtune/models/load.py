@@ -217,8 +217,8 @@ def load_chain(source: Source, scratch: Path, dtype: str = "float32", quantized:
                apart: bool = False) -> tuple[Any, Path]:
     """The model under a reference with its adapters applied, and the folder of its tokenizer.
 
-    Adapters are merged into the weights in memory, in the order in which they were trained, before those are quantized; one
-    that cannot be merged stands on a base that is held as it was when the adapter was trained.
+    Adapters are merged into the weights in memory, in the order in which they were trained, before those are quantized.
+    One that cannot be merged stands on a base held as it was in training.
 
     Args:
         source: a resolved model reference.

@@ -12,9 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from zhtune.errors import ConfigError
 from zhtune.train.samples import IGNORED
 
-# Batches are filled up to a multiple of so many tokens: on a processor oneDNN compiles and keeps code for every length that
-# comes (a 15 M model with short records: 1,059 MiB in place of 1,421, as fast).
-EVEN = 16
+EVEN = 16                                                   # rows are filled up to a multiple: oneDNN keeps code for every length that comes
 _SAME = 1e-3                                                # log-probabilities that differ by less are the same computation
 _WAYS = "leave out --packing (sft) or give --isolate false (pretrain)"
 

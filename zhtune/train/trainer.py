@@ -86,7 +86,7 @@ def train(model: Any, tokenizer_folder: Path, samples: list[Sample], run: Run) -
     args = arguments(SFTConfig, run, len(rows), more, model)
     if samples[0].positions is not None:
         require_isolation(model)
-    collator = Collator(tokenizer.pad_token_id, _attention(model) == "flash_attention_2")
+    collator = Collator(tokenizer.pad_token_id, causal_of(model).config._attn_implementation == "flash_attention_2")
     if run.schedule.micro_batch == "auto":
         longest = max(samples, key=lambda s: len(s.input_ids))
         fit_micro_batch(args, run, model, lambda count: _one_loss(model, collator(dataset([longest], [0] * count).to_list()), args))
@@ -256,10 +256,6 @@ def _set_attention(model: Any) -> None:
         causal.set_attn_implementation("flash_attention_2" if flash else "sdpa")
 
 
-def _attention(model: Any) -> str:
-    return causal_of(model).config._attn_implementation
-
-
 def _tensorboard(trainer: Any, run: Run) -> None:
     """Write TensorBoard's files into logs/, where it is installed and no other tracker is asked for."""
     wanted = "tensorboard" in run.launch.report_to.split(",")
@@ -275,8 +271,6 @@ def _tensorboard(trainer: Any, run: Run) -> None:
 def tokenizer_of(folder: Path) -> PreTrainedTokenizerFast:
     """What TRL's collators pad with; it never sees text."""
     config = orjson.loads((folder / "tokenizer_config.json").read_bytes()) if (folder / "tokenizer_config.json").exists() else {}
-    pad = config.get("pad_token") or config.get("eos_token") or "<pad>"
-    pad = pad["content"] if isinstance(pad, dict) else pad
-    eos = config.get("eos_token") or pad
-    return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token=pad,
-                                   eos_token=eos["content"] if isinstance(eos, dict) else eos)
+    named = {name: value["content"] if isinstance(value, dict) else value for name in ("pad_token", "eos_token") if (value := config.get(name))}
+    pad = named.get("pad_token") or named.get("eos_token") or "<pad>"
+    return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token=pad, eos_token=named.get("eos_token") or pad)
