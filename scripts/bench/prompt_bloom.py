@@ -99,4 +99,5 @@ if __name__ == "__main__":
         for tokens, network in ((16, True), (64, True), (64, False)):
             for name, change in (("ALiBi", lambda model, _: model), ("distance 0", at_distance_0)):
                 found = losses(change(prompted(base, tokens, network), tokens), data, given.steps, 8)
-                print("p-tuning" if network else "prompt tuning", tokens, name, f"{found[0]:.3f} -> {sum(found[-8:]) / len(found[-8:]):.3f}", flush=True)
+                method, last = "p-tuning" if network else "prompt tuning", found[-8:]
+                print(method, tokens, name, f"{found[0]:.3f} -> {sum(last) / len(last):.3f}", flush=True)
