@@ -186,7 +186,8 @@ def _answer_or_say(talk: Talk, question: str, out: TextIO) -> None:
     except KeyboardInterrupt:
         print("[stopped]", file=sys.stderr)
     except (DataError, ConfigError) as error:
-        talk.obey("/adapter on")                            # a model without one has refused to do without
+        if isinstance(error, ConfigError):                  # a model without an adapter has refused to do without
+            talk.obey("/adapter on")
         print(f"zhtune: {error}", file=sys.stderr)
     else:
         if talk.finish == "length":
