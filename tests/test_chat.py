@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -139,6 +140,7 @@ def _own_terminal() -> None:
     import fcntl
     import termios
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)            # a shell's background job ignores it, and its children with it
 
 
 def test_one_question_with_a_real_model(capsys):

@@ -269,7 +269,7 @@ def test_a_base_gives_its_tokenizer_without_weights(reference, size, inputs: Pat
     ({"tokenizer": "./nothing"}, "./nothing does not exist"), ({"input": "./nothing"}, "./nothing does not exist"),
     ({"tokenizer": "./empty"}, "the folder holds no file"), ({"tokenizer": "./texts"}, "holds no tokenizer"),
     ({"tokenizer": "./broken.json"}, "broken.json is not valid JSON"), ({"tokenizer": "./other.json"}, "is no tokenizer that can be loaded"),
-    ({"tokenizer": "new:nothing"}, "no shape 'nothing'"), ({"tokenizer": "http://localhost/v1"}, "is a endpoint"),
+    ({"tokenizer": "new:nothing"}, "no shape 'nothing'"), ({"tokenizer": "http://localhost/v1"}, "is of kind endpoint; fertility reads"),
     ({"input": "./blank.txt"}, "holds no text"), ({"input": "./new"}, "holds no text"), ({"input": "./odd"}, "holds no file of the kinds")])
 def test_bad_inputs_are_one_line_and_leave_nothing(fields, message, inputs: Path, monkeypatch, capsys):
     monkeypatch.chdir(inputs)

@@ -22,7 +22,7 @@ from zhtune.corpus.read import read_sealed, read_texts, write_documents
 from zhtune.errors import ConfigError, DataError
 from zhtune.log import logger, progress
 from zhtune.records import Document, write_json
-from zhtune.references import Source
+from zhtune.references import Source, expand
 from zhtune.synthesis.leaks import benchmark_items
 from zhtune.synthesis.rows import read_rows
 from zhtune.text import normalise
@@ -86,7 +86,7 @@ def clean(config: CleanConfig) -> Artifact:
         DataError: no document is left.
     """
     presets = [f"shipped:{file.stem}" for file in sorted((assets.root() / "scripts" / "presets").glob("*.yaml"))]
-    if config.preset and config.preset not in presets and not Path(config.preset).is_file():
+    if config.preset and config.preset not in presets and not any(Path(name).is_file() for name in expand(config.preset)):
         raise ConfigError(f"--preset {config.preset} is no preset and no YAML file; presets are: {', '.join(presets)}")
     made = build(STAGE, config, lambda work: write(work, config))
     if config.report_only:
