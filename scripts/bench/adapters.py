@@ -50,10 +50,6 @@ METHODS: dict[str, tuple[float, int, dict[str, Any]]] = {
     "ia3": (1e-1, 30, {"method": "ia3"}),
     "bottleneck": (1e-2, 30, {"method": "bottleneck", "tuning": Tuning(bottleneck=32)}),
 }
-# What these families need to have 31 of 32 answers by heart.
-LONGER = {("glm4", "lora"): (1e-2, 150, {"method": "lora", "lora": Lora(rank=64, alpha=128)}),
-          ("llama", "lora"): (1e-2, 150, {"method": "lora", "lora": Lora(rank=64, alpha=128)}),
-          ("qwen2", "lora"): (1e-2, 100, {"method": "lora", "lora": _LORA})}
 
 
 _HEAD = ("By `python scripts/bench/adapters.py` (some of it: tests/test_adapter_table.py): two layers of width 64, 32 records, one seed. base: "
@@ -103,9 +99,9 @@ def heldout_loss(model: Any, blocks: Any) -> float:
         return sum(model.eval()(input_ids=b, labels=b).loss.item() for b in blocks[:32].split(8)) / len(blocks[:32].split(8))
 
 
-def try_method(method: str, base: Path, records: Path, out: Path, family: str = "") -> tuple[float, Any]:
+def try_method(method: str, base: Path, records: Path, out: Path) -> tuple[float, Any]:
     """(last loss / first loss, the artifact) of one adapter; 1 and the reason where it is refused."""
-    rate, epochs, fields = LONGER.get((family, method), METHODS[method])
+    rate, epochs, fields = METHODS[method]
     schedule = Schedule(learning_rate=rate, epochs=epochs, batch_size=8, checkpoints=1, precision="fp32")
     try:
         made = sft(SftConfig(model=str(base), records=str(records), out=str(out), schedule=schedule, max_length=256, **fields))
@@ -135,7 +131,7 @@ def measure(families: list[str], methods: list[str], scratch: Path, steps: int =
     for family in families:
         row: dict[str, Any] = {"base": train_base(family, scratch / family, steps)}
         for method in methods:
-            row[method], made = try_method(method, scratch / family / "base", records, scratch / family / method.replace(" ", "-"), family)
+            row[method], made = try_method(method, scratch / family / "base", records, scratch / family / method.replace(" ", "-"))
             if method == "lora":
                 row["exact"] = exact_answers(made.path, records)
             print(family, method, round(row[method], 3), row.get("exact", ""), flush=True)
