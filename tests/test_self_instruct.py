@@ -14,14 +14,14 @@ import pytest
 from zhtune import SelfInstructConfig, assets, self_instruct
 from zhtune.errors import ConfigError, DataError
 from zhtune.records import read_jsonl
-from zhtune.synthesis.asking import Asking, Prompt
 from zhtune.synthesis.chinese_filters import answer_refusal, instruction_refusal, language_refusal
-from zhtune.synthesis.joblog import JobLog
-from zhtune.synthesis.limits import Limits
 from zhtune.synthesis.novelty import NoveltyIndex
-from zhtune.synthesis.replies import Refused, Task, parse_steps, parse_tasks, split_thinking
 from zhtune.synthesis.self_instruct import _LEANS_ON_TEXT, PROMPTS, Pool, batches, documents, evolve, read_seeds, work_out
-from zhtune.synthesis.teacher import LocalTeacher, TeacherStopped
+from zhtune.synthesis.teachers.asking import Asking, Prompt
+from zhtune.synthesis.teachers.joblog import JobLog
+from zhtune.synthesis.teachers.limits import Limits
+from zhtune.synthesis.teachers.replies import Refused, Task, parse_steps, parse_tasks, split_thinking
+from zhtune.synthesis.teachers.teacher import LocalTeacher, TeacherStopped
 
 FOLDER = assets.shipped("self_instruct")
 CARDS = "劈柴 喂马 缝衣 酿酒 磨刀 晒盐 编筐 打铁 放羊 养蚕 挖井 修桥 捕鱼 采茶 烧炭 染布 织网 抄书 种豆 铺路".split()

@@ -13,11 +13,11 @@ import pytest
 from fake_teacher_server import INPUT, OUTPUT, FakeTeacher
 
 from zhtune.errors import ArtifactError, ConfigError, DataError
-from zhtune.synthesis.joblog import JobLog
-from zhtune.synthesis.limits import Gate, Limits, TokenBucket, backoff
-from zhtune.synthesis.prices import price, read_price
-from zhtune.synthesis.runner import Fault
-from zhtune.synthesis.teacher import Job, LocalTeacher, TeacherStopped, estimate, expected_tokens, job_id, most_tokens
+from zhtune.synthesis.teachers.joblog import JobLog
+from zhtune.synthesis.teachers.limits import Gate, Limits, TokenBucket, backoff
+from zhtune.synthesis.teachers.prices import price, read_price
+from zhtune.synthesis.teachers.runner import Fault
+from zhtune.synthesis.teachers.teacher import Job, LocalTeacher, TeacherStopped, estimate, expected_tokens, job_id, most_tokens
 
 KEY = "sk-a-secret-of-the-test"
 QUICK = Limits(concurrency=8, attempts=6, timeout=0.5, backoff=0.01, breaker=50, poll=0)
@@ -31,8 +31,8 @@ def job(number, **changes):
 def openai(monkeypatch):
     """The two endpoints' classes and a function that points the environment at a server."""
     pytest.importorskip("openai")
-    from zhtune.synthesis.batch import OpenAIBatchTeacher
-    from zhtune.synthesis.openai_teacher import Endpoint, OpenAITeacher
+    from zhtune.synthesis.teachers.batch import OpenAIBatchTeacher
+    from zhtune.synthesis.teachers.openai_teacher import Endpoint, OpenAITeacher
     monkeypatch.setenv("TEST_KEY", KEY)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
@@ -259,7 +259,7 @@ async def asked_in_a_loop(teacher):
      {"prompt_tokens": 1, "completion_tokens": 0}),
     (b'{"choices": [{"message": null}], "usage": {"prompt_tokens": true, "completion_tokens": 0}}', "no choice", {})])
 def test_bodies_without_an_answer(content, status, usage):
-    from zhtune.synthesis.openai_teacher import read_completion
+    from zhtune.synthesis.teachers.openai_teacher import read_completion
     with pytest.raises(Fault) as error:
         read_completion(content)
     assert (error.value.status, error.value.usage, error.value.billed) == (status, usage, True)

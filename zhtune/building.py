@@ -74,6 +74,11 @@ class Work:
         self.licences: set[str] = {licence for source in _flat(sources) for licence in source.licences}
         self._refused = None
 
+    def given(self, field: str) -> list[references.Source]:
+        """What a config field that may hold several references names; empty where it is not set."""
+        value = self.sources.get(field, [])
+        return value if isinstance(value, list) else [value]
+
     def drop(self, reason: str, **item: Any) -> None:
         """Count a refused item and keep it, with its reason, in dropped.jsonl."""
         if self._refused is None:

@@ -22,7 +22,7 @@ from zhtune.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
-    """What every stage knows. Stages add their own fields; nothing else is inherited, but what every teacher takes (synthesis/asking.py)."""
+    """What every stage knows. Stages add their own fields; nothing else is inherited, but what every teacher takes (synthesis/teachers/asking.py)."""
 
     neutral: ClassVar[tuple[str, ...]] = ()
     """Fields of the stage that cannot change what it writes (device, logging)."""

@@ -26,7 +26,7 @@ TIMEOUT = 1.0
 
 def jobs_of(count: int) -> list:
     """`count` different jobs, and the first tenth of them once more."""
-    from zhtune.synthesis.teacher import Job
+    from zhtune.synthesis.teachers.teacher import Job
     jobs = [Job([{"role": "system", "content": "你是医生。"}, {"role": "user", "content": f"第{i}个问题：{'感冒' * (i % 7)}怎么办？"}],
                 64, 0.7, i, f"job-{i}") for i in range(count)]
     return jobs + jobs[:count // 10]
@@ -35,10 +35,10 @@ def jobs_of(count: int) -> list:
 def worker(log: str, out: str, count: str, cap: str) -> None:
     """Ask all jobs and write their outcomes, as a stage would."""
     from zhtune.errors import ZhtuneError
-    from zhtune.synthesis.joblog import JobLog
-    from zhtune.synthesis.limits import Limits
-    from zhtune.synthesis.openai_teacher import Endpoint, OpenAITeacher
-    from zhtune.synthesis.prices import price
+    from zhtune.synthesis.teachers.joblog import JobLog
+    from zhtune.synthesis.teachers.limits import Limits
+    from zhtune.synthesis.teachers.openai_teacher import Endpoint, OpenAITeacher
+    from zhtune.synthesis.teachers.prices import price
     limits = Limits(concurrency=16, attempts=8, timeout=TIMEOUT, backoff=0.02, breaker=200, max_cost=float(cap))
     endpoint = Endpoint(model="fake", base_url_env="BENCH_TEACHER_URL", api_key_env="BENCH_TEACHER_KEY")
     with JobLog(log) as book:

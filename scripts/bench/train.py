@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 
 BATCH, BLOCKS, BLOCK = 16, 4, 256
-CONTESTANTS = {"sft": ("zhtune", "trl_defaults", "trl_by_length", "trl_packed"), "pretrain": ("zhtune", "trl_defaults", "trl_best")}
+CONTESTANTS = {"sft": ("zhtune", "zhtune_checkpointing", "trl_defaults", "trl_by_length", "trl_packed"),
+               "pretrain": ("zhtune", "zhtune_checkpointing", "trl_defaults", "trl_best")}
 FACTORY = {"sft": ("factory_defaults", "factory_by_length"), "pretrain": ("factory_defaults", "factory_best")}
 
 
@@ -58,10 +59,11 @@ def one(task: str, who: str, folder: Path, steps: int) -> dict:
     batch = BATCH if task == "sft" else BLOCKS
     rows, model, read = samples(folder, task, steps), load_model(folder / "model"), clock()
     with tempfile.TemporaryDirectory() as scratch:
-        if who == "zhtune":
+        if who.startswith("zhtune"):
             from zhtune.train.schedule import Schedule
             from zhtune.train.trainer import Run, train
-            train(model.train(), folder / "model", rows, Run(Schedule(batch_size=batch, checkpoints=0), Path(scratch), 0))
+            schedule = Schedule(batch_size=batch, checkpoints=0, gradient_checkpointing=who.endswith("checkpointing"))
+            train(model.train(), folder / "model", rows, Run(schedule, Path(scratch), 0))
         else:
             trl_trainer(task, who, folder, rows, model, batch, scratch).train()
     return figures(task, who, sum(len(s.input_ids) for s in rows), read | {"peak_mib": peak_mib()})
@@ -161,7 +163,7 @@ def summary(lines: list[dict]) -> str:
         for who in dict.fromkeys(line["who"] for line in lines if line["task"] == task):
             runs = [line for line in lines if (line["task"], line["who"]) == (task, who)]
             medians[who] = [statistics.median(r[key] for r in runs) for key in ("speed", "per_cpu_second", "peak_mib")] + [len(runs)]
-        text += [f"{task:9} {who:14} {speed:7.0f} tokens/s  {cpu:6.0f} a CPU second  {peak:6.0f} MiB  "
+        text += [f"{task:9} {who:20} {speed:7.0f} tokens/s  {cpu:6.0f} a CPU second  {peak:6.0f} MiB  "
                  f"zhtune is {medians['zhtune'][0] / speed:.2f} ({medians['zhtune'][1] / cpu:.2f}) times as fast  (n={runs})"
                  for who, (speed, cpu, peak, runs) in medians.items()]
     return "\n".join(text)

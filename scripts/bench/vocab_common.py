@@ -16,7 +16,7 @@ from typing import Any
 from vocab_texts import MODERN, TRADITIONAL, training_texts, write_training
 
 from zhtune import VocabConfig, vocab
-from zhtune.models.load import embedded_tokenizer
+from zhtune.models.embedded import embedded_tokenizer
 from zhtune.records import write_json
 from zhtune.tokenizers.load import BaseTokenizer, read_tokenizer
 from zhtune.vocabulary.pieces import Piece, read_pieces

@@ -9,7 +9,7 @@ from typing import Any
 from zhtune.graph.graph import Graph
 from zhtune.models.engine import Engine, Sampling
 from zhtune.synthesis.questions import Question, Verdict, majority, score, wilson
-from zhtune.synthesis.replies import part_thinking
+from zhtune.synthesis.teachers.replies import part_thinking
 
 
 def ask(engine: Engine, questions: list[Question], graph: Graph, sampling: Sampling) -> list[tuple[Question, str, Verdict]]:

@@ -31,27 +31,21 @@ def windows(texts: Iterable[str], most: int, seed: int, size: int = WINDOW) -> l
     return [cut[i] for i in chosen]
 
 
-def bits_per_character(model: Any, encoder: Any, texts: list[str], batch: int = 4) -> float:
+def bits_per_character(model: Any, encoder: Any, texts: list[str]) -> float:
     """Mean bits that a model needs for one character of `texts`; every token of a text is predicted.
 
     Args:
         model: a causal language model in evaluation mode.
         encoder: its ChatEncoder; an end-of-turn token stands before each text as its beginning.
         texts: windows.
-        batch: texts scored at once.
     """
     import torch
-    encoded = sorted(([encoder.end_id, *encoder.text_ids(text)] for text in texts), key=len)
     nats = 0.0
-    for start in range(0, len(encoded), batch):
-        rows = encoded[start:start + batch]
-        width = max(map(len, rows))
-        ids = torch.tensor([row + [encoder.end_id] * (width - len(row)) for row in rows], device=model.device)
-        real = torch.tensor([[True] * len(row) + [False] * (width - len(row)) for row in rows], device=model.device)
+    for text in texts:                                      # one at a time: logits are the largest tensor, and no row is padded
+        ids = torch.tensor([[encoder.end_id, *encoder.text_ids(text)]], device=model.device)
         with torch.inference_mode():
-            logits = model(input_ids=ids).logits[:, :-1].float()    # right padding under a causal mask needs no mask
-        losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-        nats += losses[real[:, 1:].flatten()].sum().item()
+            logits = model(input_ids=ids).logits[0, :-1].float()
+        nats += torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum").item()
     return nats / math.log(2) / sum(map(len, texts))
 
 

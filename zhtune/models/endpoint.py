@@ -2,7 +2,7 @@
 
 Its reference is the address, with the model's name there behind #: http://127.0.0.1:8000/v1#qwen3. The key comes from
 OPENAI_API_KEY; an endpoint on this machine needs none. Templates and token ids are the endpoint's own. For large paid jobs
-with caps on rate and cost there are teachers (synthesis/openai_teacher.py).
+with caps on rate and cost there are teachers (synthesis/teachers/openai_teacher.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from zhtune.errors import ConfigError, DataError, ZhtuneError
 from zhtune.log import progress
 from zhtune.models.engine import Conversation, Reply, Sampling, refuse_bare
 from zhtune.references import Source
-from zhtune.synthesis.openai_teacher import Endpoint, require_client
+from zhtune.synthesis.teachers.openai_teacher import Endpoint, require_client
 
 _AT_ONCE, _RETRIES, _SECONDS = 8, 4, 600.0
 

@@ -16,7 +16,7 @@ from zhtune.errors import ConfigError, DataError, require
 from zhtune.log import progress
 from zhtune.models.context import context_of
 from zhtune.models.engine import Conversation, Reply, Sampling, Whole, refuse_bare, until_stop
-from zhtune.models.load import adapter_config, is_adapter, load_chain, open_encoder
+from zhtune.models.load import adapter_config, fuse_attention, is_adapter, load_chain, open_encoder
 from zhtune.references import Source
 from zhtune.templates.render import template_of
 
@@ -46,6 +46,7 @@ class TransformersEngine:
             model, _ = load_chain(source, Path(scratch), "auto" if self._device == "cuda" else "float32", apart=apart)
         for name, adapter in (adapters or {}).items():
             model = _beside(model, adapter, self._names[name])
+        fuse_attention(model)
         self.model = model.to(self._device)
         rows = model.get_output_embeddings().weight.shape[0]
         self._unused = torch.tensor(self.encoder.unused(rows), dtype=torch.long, device=self._device)

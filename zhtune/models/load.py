@@ -15,14 +15,13 @@ from typing import Any
 from zhtune import references
 from zhtune.errors import ArtifactError, ConfigError, require
 from zhtune.models import chatglm, shapes
+from zhtune.models.embedded import layers_of, write_embedded
 from zhtune.models.families import family_of, refuse
 from zhtune.references import Source
 from zhtune.templates.encode import ChatEncoder
 from zhtune.templates.render import template_of
 from zhtune.tokenizers.load import read_object
 
-# Layers of SmolLM2 (of 30) that a depth-pruned embedded base keeps: the first ones and the last two.
-_LAST = 2
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json",
                    "generation_config.json")
 _MERGED = ("LORA", "IA3")                                   # peft_type of adapters that fold into weights
@@ -45,8 +44,8 @@ def materialise(source: Source, scratch: Path) -> Path:
         return scratch
     if source.kind == "base":
         scheme, _, name = source.reference.partition(":")
-        quiet_libraries()
         if scheme == "new":
+            quiet_libraries()
             shapes.write_shape(name, scratch)
         else:
             write_embedded(scratch, layers_of(name))
@@ -60,59 +59,6 @@ def materialise(source: Source, scratch: Path) -> Path:
         raise ConfigError(f"{source.reference} holds pickled weights (.bin); convert them to safetensors first")
     refuse(family_of(source.path), "loading")
     return source.path
-
-
-def layers_of(name: str) -> list[int] | None:
-    """Which layers `embedded:N` keeps: all for "", else the first N-2 and the last two of 30.
-
-    Raises:
-        ConfigError: not a number from 3 to 30.
-    """
-    if not name:
-        return None
-    if not name.isdigit() or not 3 <= int(name) <= 30:
-        raise ConfigError(f"embedded:{name} must name how many of the 30 layers to keep, 3 to 30")
-    return [*range(int(name) - _LAST), *range(30 - _LAST, 30)]
-
-
-def write_embedded(folder: Path, layers: list[int] | None = None) -> None:
-    """Write SmolLM2-135M-Instruct (float32, from the GGUF in the wheel), with some of its layers or all."""
-    torch, transformers = require("torch", "train"), quiet_libraries()
-    gguf = references.embedded_gguf()
-    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        **where, dtype=torch.float32, quantization_config=transformers.GgufConfig(dequantize=True))
-    if layers is not None:
-        keep_layers(model, layers)
-    model.generation_config = transformers.GenerationConfig(eos_token_id=2, pad_token_id=2, max_new_tokens=256)
-    model.save_pretrained(folder)
-    embedded_tokenizer().save(str(folder / "tokenizer.json"))
-    shapes.write_tokenizer_config(folder, eos="<|im_end|>", pad="<|im_end|>")
-
-
-def embedded_tokenizer() -> Any:
-    """The `tokenizers.Tokenizer` of SmolLM2-135M-Instruct, without its weights.
-
-    transformers gives the GGUF's tokenizer ByteLevel only; with the original's Digits put back 0 of 2,820 lines differ
-    from llama.cpp's `smollm`.
-    """
-    gguf = references.embedded_gguf()
-    tokenizer = quiet_libraries().AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)._tokenizer
-    tokenizer.pre_tokenizer = shapes.smollm_pre_tokenizer()
-    tokenizer.post_processor = None
-    return tokenizer
-
-
-def keep_layers(model: Any, layers: list[int]) -> None:
-    """Throw away all decoder layers but those named (depth pruning), in place."""
-    torch = require("torch", "train")
-    kept = torch.nn.ModuleList(model.model.layers[i] for i in layers)
-    for index, layer in enumerate(kept):
-        layer.self_attn.layer_idx = index                   # the key-value cache counts by it
-    model.model.layers = kept
-    model.config.num_hidden_layers = len(layers)
-    if getattr(model.config, "layer_types", None):          # transformers' own optional list, one entry a layer
-        model.config.layer_types = model.config.layer_types[:len(layers)]
 
 
 def quiet_libraries() -> Any:
@@ -147,6 +93,19 @@ def load_model(folder: Path, dtype: str = "float32", quantized: str = "") -> Any
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model.eval()
+
+
+def causal_of(model: Any) -> Any:
+    """The causal language model in a wrapper for an adapter, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model    # the wrappers have it, a plain model not
+
+
+def fuse_attention(model: Any, flash: bool = False) -> None:
+    """Let torch's fused kernels, or flash-attention's, compute attention where the architecture can; a prefix is an attention of its own."""
+    causal = causal_of(model)
+    flash = flash and causal._supports_flash_attn
+    if causal.config._attn_implementation == "eager" and (flash or causal._supports_sdpa):
+        causal.set_attn_implementation("flash_attention_2" if flash else "sdpa")
 
 
 def _bitsandbytes(torch: Any, transformers: Any, quantized: str) -> Any:

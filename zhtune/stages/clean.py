@@ -85,13 +85,18 @@ def clean(config: CleanConfig) -> Artifact:
         ConfigError: an unknown rule or preset.
         DataError: no document is left.
     """
-    presets = [f"shipped:{file.stem}" for file in sorted((assets.root() / "scripts" / "presets").glob("*.yaml"))]
-    if config.preset and config.preset not in presets and not any(Path(name).is_file() for name in expand(config.preset)):
-        raise ConfigError(f"--preset {config.preset} is no preset and no YAML file; presets are: {', '.join(presets)}")
+    check_preset(config.preset)
     made = build(STAGE, config, lambda work: write(work, config))
     if config.report_only:
         logger.info("%s", clean_page.terminal(made.path / "report.json"))
     return made
+
+
+def check_preset(name: str) -> None:
+    """Refuse what is neither a shipped preset nor a file."""
+    presets = [f"shipped:{file.stem}" for file in sorted((assets.root() / "scripts" / "presets").glob("*.yaml"))]
+    if name and name not in presets and not any(Path(path).is_file() for path in expand(name)):
+        raise ConfigError(f"--preset {name} is no preset and no YAML file; presets are: {', '.join(presets)}")
 
 
 class Ledger:
@@ -120,11 +125,13 @@ class Ledger:
             examples.append(item)
 
 
-def write(work: Work, config: CleanConfig, settings: Settings | None = None, outcomes: Iterable[Outcome] | None = None) -> None:
-    """The work of `clean`, which `lint --corpus` does, too; given both, of documents judged elsewhere (scripts/datatrove_clean.py)."""
-    sources = _list(work.sources["input"])
+def write(work: Work, config: CleanConfig, judged: tuple[Settings, Iterable[Outcome]] | None = None) -> None:
+    """The work of `clean`, which `lint --corpus` does, too; or what is left of it, of documents judged elsewhere (scripts/datatrove_clean.py)."""
+    sources = work.given("input")
     work.licences = {config.licence} if config.licence else {licence for source in sources for licence in source.licences}
-    if settings is None or outcomes is None:
+    if judged is not None:
+        settings, outcomes = judged
+    else:
         settings = settings_of(config, work.sources)
         paths = [source.path for source in sources]
         if settings.rules.boilerplate:
@@ -133,10 +140,11 @@ def write(work: Work, config: CleanConfig, settings: Settings | None = None, out
         outcomes = prepared(read_sealed(paths, config.fields), settings, config.workers)
     work.resolved["rules"] = vars(settings.rules)
     ledger, histogram = Ledger(work), Histogram()
-    judged = _judged(work, config, outcomes, ledger, histogram)
+    documents = _passed(work, config, outcomes, ledger, histogram)
     work.checkpoints.mkdir()
-    # Near duplicates have equal ones among them.
-    documents = _distinct(work, settings.rules, judged if settings.rules.near else _unique(judged, work.checkpoints, ledger), ledger)
+    if not settings.rules.near:                             # near duplicates have equal ones among them
+        documents = _unique(documents, work.checkpoints, ledger)
+    documents = _distinct(work, settings.rules, documents, ledger)
     counts = _count(documents) if config.report_only else _write_parts(work, config, documents)
     if not counts["documents"] and not config.report_only:
         reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(work.dropped.items())) or "there was no text"
@@ -165,7 +173,7 @@ def settings_of(config: CleanConfig, sources: dict[str, Any]) -> Settings:
     return Settings(rules, model, measure=config.report_only)
 
 
-def _judged(work: Work, config: CleanConfig, outcomes: Iterable[Outcome], ledger: Ledger, histogram: Histogram) -> Iterator[Document]:
+def _passed(work: Work, config: CleanConfig, outcomes: Iterable[Outcome], ledger: Ledger, histogram: Histogram) -> Iterator[Document]:
     """The documents that the rules keep, normalised; counts are in documents as read, before long ones are divided."""
     masked: Counter[str] = Counter()
     for outcome in progress(outcomes, "clean"):
@@ -198,9 +206,9 @@ def _distinct(work: Work, rules: filters.Rules, documents: Iterator[Document], l
     """Those of which nothing better, no other corpus and no benchmark has a copy."""
     benchmark = None
     if work.sources.get("against"):
-        benchmark = Benchmark(benchmark_items(read_rows([source.path for source in _list(work.sources["against"])])))
+        benchmark = Benchmark(benchmark_items(read_rows([source.path for source in work.given("against")])))
         work.metrics["benchmark_items"] = benchmark.items
-    others = _list(work.sources.get("distinct_from", []))
+    others = work.given("distinct_from")
     near = rules.near or (1.0 if others else 0.0)
     distinct = Distinct(near, rules.repeated_sentences, rules.min_characters, benchmark)
 
@@ -270,9 +278,5 @@ class Histogram:
         """Of each signal, the value that 1, 10, 50, 90 and 99 of a hundred documents do not exceed."""
         return {name: {f"{q}%": int(np.searchsorted(np.cumsum(counts), counts.sum() * q / 100)) / 100 for q in (1, 10, 50, 90, 99)}
                 for name, counts in self._counts.items()}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 

@@ -16,7 +16,8 @@ from zhtune.corpus.read import read_texts
 from zhtune.errors import ConfigError, DataError
 from zhtune.log import logger
 from zhtune.models import shapes
-from zhtune.models.load import chain, embedded_tokenizer
+from zhtune.models.embedded import embedded_tokenizer
+from zhtune.models.load import chain
 from zhtune.records import write_json
 from zhtune.references import Source
 from zhtune.tokenizers.load import read_object, read_tokenizer
@@ -67,7 +68,7 @@ def fertility(config: FertilityConfig) -> Artifact:
 
 
 def _write(work: Work, config: FertilityConfig) -> None:
-    sources = _list(work.sources["tokenizer"])
+    sources = work.given("tokenizer")
     names = unique_names([_name(source) for source in sources])
     tokenizers, configs = {}, {}
     for name, source in zip(names, sources, strict=True):
@@ -113,7 +114,7 @@ def _definition(path: Path) -> dict[str, Any]:
 
 def _texts(work: Work, config: FertilityConfig) -> dict[str, list[str]]:
     """Domain -> sampled texts, of all inputs; where two have a domain of one name, the later one says where it is from."""
-    inputs = [("part", source) for source in _list(work.sources.get("input", []))]
+    inputs = [("part", source) for source in work.given("input")]
     if "corpus" in work.sources:
         inputs.append(("heldout" if any(work.sources["corpus"].path.glob("heldout-*.parquet")) else "part", work.sources["corpus"]))
     texts: dict[str, list[str]] = {}

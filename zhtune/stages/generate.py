@@ -17,9 +17,9 @@ from zhtune.models.engine import Engine, Reply, Sampling
 from zhtune.models.open import open_engine
 from zhtune.records import check_messages, read_jsonl, write_jsonl
 from zhtune.references import MODEL_KINDS, Source
-from zhtune.synthesis.joblog import JobLog
-from zhtune.synthesis.replies import part_thinking
-from zhtune.synthesis.teacher import Job, LocalTeacher, Outcome
+from zhtune.synthesis.teachers.joblog import JobLog
+from zhtune.synthesis.teachers.replies import part_thinking
+from zhtune.synthesis.teachers.teacher import Job, LocalTeacher, Outcome
 from zhtune.templates.encode import with_tools
 
 STAGE = Stage("generate", version=1, kind="records",
@@ -83,7 +83,7 @@ def generate(config: GenerateConfig) -> Artifact:
 
 def _write(work: Work, config: GenerateConfig) -> None:
     source: Source = work.sources["model"]
-    adapters = {adapter.path.name: adapter for adapter in work.sources.get("adapters", [])}
+    adapters = {adapter.path.name: adapter for adapter in work.given("adapters")}
     prompts = list(_read(work, adapters, not config.without_adapter))
     (work.path / "logs").mkdir(exist_ok=True)
     with JobLog(work.path / "logs" / "answers.jsonl") as log, closing(

@@ -17,14 +17,14 @@ from zhtune.models.open import answering
 from zhtune.parallel import uncollected
 from zhtune.records import write_json, write_jsonl
 from zhtune.references import MODEL_KINDS, Source
-from zhtune.synthesis.asking import Asking, Prompt, TeacherConfig, forecast, open_teacher, rehearse
 from zhtune.synthesis.audit import audit
 from zhtune.synthesis.instruct import Taught, choose_heads, records, shuffle
 from zhtune.synthesis.rewrite import PROMPTS, Rewriter
 from zhtune.synthesis.safety import Safety
 from zhtune.synthesis.splits import SPLITS, divide, leaks
 from zhtune.synthesis.tasks import MAKERS, read_wordings, task_records
-from zhtune.synthesis.teacher import Teacher, expected_tokens
+from zhtune.synthesis.teachers.asking import Asking, Prompt, TeacherConfig, forecast, open_teacher, rehearse
+from zhtune.synthesis.teachers.teacher import Teacher, expected_tokens
 
 STAGE = Stage("kg-instruct", version=3, kind="records",
               inputs={"graph": ("graph",), "teacher": MODEL_KINDS, "prompts": ("file",), "prices": ("file",)})

@@ -19,13 +19,13 @@ from zhtune.errors import ConfigError, DataError
 from zhtune.log import logger, progress
 from zhtune.records import dumps, write_jsonl
 from zhtune.references import resolve
-from zhtune.stages.clean import CleanConfig
+from zhtune.stages.clean import CleanConfig, check_preset
 from zhtune.stages.clean import write as write_clean
-from zhtune.synthesis.checks import check_pair, check_record, mend_pair, mend_record
 from zhtune.synthesis.formats import Item, read_pairs, read_record
 from zhtune.synthesis.leaks import Duplicates, NearDuplicates, benchmark_items, benchmark_problems
-from zhtune.synthesis.lint_names import CURES, Problem
-from zhtune.synthesis.lint_page import terminal, write_page
+from zhtune.synthesis.linting.checks import check_pair, check_record, mend_pair, mend_record
+from zhtune.synthesis.linting.names import CURES, Problem
+from zhtune.synthesis.linting.page import terminal, write_page
 from zhtune.synthesis.rows import read_rows
 
 STAGE = Stage("lint", version=3, kind="records",
@@ -97,8 +97,10 @@ def lint(config: LintConfig) -> Artifact:
     """Write records.jsonl or preferences.jsonl, report.json and report.html, and show the table of problems.
 
     Raises:
+        ConfigError: an unknown preset.
         DataError: a file cannot be read at all, or nothing is left.
     """
+    check_preset(config.preset)
     made = build(STAGE, config, lambda work: (_report if config.corpus else _write)(work, config))
     logger.info("%s", (clean_page.terminal if config.corpus else terminal)(made.path / "report.json"))
     return made
@@ -106,7 +108,7 @@ def lint(config: LintConfig) -> Artifact:
 
 def _report(work: Work, config: LintConfig) -> None:
     """What `clean --report_only` would say of a corpus."""
-    sources = _list(work.sources["corpus"])
+    sources = work.given("corpus")
     work.sources["input"] = [replace(source, path=path) for source in sources
                              for path in (sorted(source.path.glob("*.parquet")) if source.manifest else [source.path])]
     work.sources.setdefault("preset", resolve(config.preset or "shipped:web"))
@@ -117,9 +119,9 @@ def _report(work: Work, config: LintConfig) -> None:
 def _write(work: Work, config: LintConfig) -> None:
     name = "records" if config.records else "preferences"
     work.kind = name
-    sources = _list(work.sources[name])
+    sources = work.given(name)
     work.licences = {licence for source in sources for licence in source.licences}   # a test file gives nothing away
-    tests = Benchmark(benchmark_items(read_rows([s.path for s in _list(work.sources["against"])]))) if config.against else None
+    tests = Benchmark(benchmark_items(read_rows([s.path for s in work.given("against")]))) if config.against else None
     findings = Findings()
     kept = _kept(work, config, [s.path for s in sources], findings, tests)
     work.kept = write_jsonl(work.path / f"{name}.jsonl", progress(kept, "lint"))
@@ -236,7 +238,3 @@ def _writable(value: Any) -> Any:
     if isinstance(value, list):
         return [_writable(inner) for inner in value]
     return {key: _writable(inner) for key, inner in value.items()} if isinstance(value, dict) else value
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]

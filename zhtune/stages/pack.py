@@ -76,7 +76,7 @@ def _write(work: Work, config: PackConfig) -> None:
         has_tokenizer = source.path is not None and (source.path / "tokenizer.json").exists()
         folder = source.path if has_tokenizer else materialise(source, Path(scratch))
         encoder, definition = ChatEncoder(folder, chat=False), read_object(folder / "tokenizer.json")
-    sources = work.sources["corpus"] if isinstance(config.corpus, list) else [work.sources["corpus"]]
+    sources = work.given("corpus")
     mixed = len(sources) > 1 or config.total_tokens > 0
     names = _names(sources)
     if mixed:

@@ -16,12 +16,12 @@ from zhtune.records import write_jsonl
 from zhtune.references import MODEL_KINDS
 from zhtune.synthesis.flaws import FLAWS, flawed_pairs
 from zhtune.synthesis.instruct import read_taught
-from zhtune.synthesis.joblog import JobLog
 from zhtune.synthesis.preferences import pairs
 from zhtune.synthesis.safety import Safety
 from zhtune.synthesis.samples import questions, sampled_pairs
 from zhtune.synthesis.tasks import read_wordings
-from zhtune.synthesis.teacher import Job, LocalTeacher
+from zhtune.synthesis.teachers.joblog import JobLog
+from zhtune.synthesis.teachers.teacher import Job, LocalTeacher
 
 STAGE = Stage("prefer", version=3, kind="preferences", inputs={"graph": ("graph",), "records": ("records",), "model": MODEL_KINDS})
 

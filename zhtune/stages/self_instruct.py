@@ -18,9 +18,9 @@ from zhtune.models.open import answering
 from zhtune.records import write_jsonl
 from zhtune.references import MODEL_KINDS, Source
 from zhtune.synthesis import self_instruct as synthesis
-from zhtune.synthesis.asking import Asking, Prompt, TeacherConfig, forecast, open_teacher, rehearse
 from zhtune.synthesis.novelty import NoveltyIndex
-from zhtune.synthesis.teacher import expected_tokens
+from zhtune.synthesis.teachers.asking import Asking, Prompt, TeacherConfig, forecast, open_teacher, rehearse
+from zhtune.synthesis.teachers.teacher import expected_tokens
 
 STAGE = Stage("self-instruct", version=1, kind="records",
               inputs={"teacher": MODEL_KINDS, "seeds": ("file", "records"), "corpus": ("corpus", "file"), "prompts": ("file",), "prices": ("file",)})

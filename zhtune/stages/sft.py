@@ -124,8 +124,7 @@ def _write(work: Work, config: SftConfig) -> None:
 
 def divide(work: Work, config: SftConfig, encoder: ChatEncoder) -> tuple[list[Sample], list[Sample]]:
     """The sources as samples by weight, and what is held out of them or given for validation."""
-    given = work.sources["records"]
-    sources = given if isinstance(given, list) else [given]
+    sources = work.given("records")
     train: list[Sample] = []
     held: list[tuple[Sample, list[str]]] = []
     taught: list[list[str]] = []

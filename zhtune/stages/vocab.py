@@ -143,8 +143,7 @@ def _training_texts(work: Work) -> Iterator[tuple[str, str]]:
     """The corpus, and raw files; where several inputs are given, each is a domain."""
     if "corpus" in work.sources:
         yield from read_texts(work.sources["corpus"].path, "part")
-    sources = work.sources.get("input", [])
-    sources = sources if isinstance(sources, list) else [sources]
+    sources = work.given("input")
     for source in sources:
         place = f"{source.path.stem}/" if len(sources) > 1 or "corpus" in work.sources else ""
         yield from ((place + name, normalise(text)) for name, text in read_texts(source.path))

@@ -13,7 +13,7 @@ from typing import Any
 from zhtune.corpus.contamination import RUN, Benchmark, Item
 from zhtune.corpus.read import Refusal
 from zhtune.synthesis.formats import QUESTIONS, read_record
-from zhtune.synthesis.lint_names import Problem
+from zhtune.synthesis.linting.names import Problem
 from zhtune.synthesis.rows import Row
 from zhtune.text import fold, normalise
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zhtune.graph.graph import Graph
-from zhtune.synthesis.asking import Asking, Prompt
 from zhtune.synthesis.chinese_filters import answer_refusal
-from zhtune.synthesis.replies import Task, parse_tasks
-from zhtune.synthesis.teacher import Outcome
+from zhtune.synthesis.teachers.asking import Asking, Prompt
+from zhtune.synthesis.teachers.replies import Task, parse_tasks
+from zhtune.synthesis.teachers.teacher import Outcome
 from zhtune.synthesis.verify import Verification, Verifier
 
 PROMPTS = {"rewrite": ("head", "relation", "facts", "count"), "retry": ("head", "relation", "facts", "drafts", "count")}

@@ -15,11 +15,11 @@ from typing import Any
 
 from zhtune.errors import DataError
 from zhtune.records import dumps, read_jsonl
-from zhtune.synthesis.asking import Asking, Prompt
 from zhtune.synthesis.chinese_filters import answer_refusal, instruction_refusal
 from zhtune.synthesis.novelty import NoveltyIndex
-from zhtune.synthesis.replies import Refused, Task, parse_steps, parse_tasks, task_of
-from zhtune.synthesis.teacher import Outcome
+from zhtune.synthesis.teachers.asking import Asking, Prompt
+from zhtune.synthesis.teachers.replies import Refused, Task, parse_steps, parse_tasks, task_of
+from zhtune.synthesis.teachers.teacher import Outcome
 from zhtune.text import fold
 
 PROMPTS = {

@@ -15,11 +15,12 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from zhtune.errors import ConfigError
+from zhtune.models.load import causal_of
 from zhtune.train import parallel
 from zhtune.train.batches import EVEN, Collator
 from zhtune.train.loss import answer_loss
 from zhtune.train.samples import IGNORED, order
-from zhtune.train.trainer import Run, announce, arguments, causal_of, fit, own_types, tokenizer_of
+from zhtune.train.trainer import Run, announce, arguments, fit, own_types, tokenizer_of
 
 COLLAPSE = -0.5                                             # nats a token: each token of a chosen answer 40 % less likely than before
 

@@ -23,6 +23,7 @@ from trl import SFTConfig, SFTTrainer
 
 from zhtune.errors import require
 from zhtune.log import logger
+from zhtune.models.load import causal_of, fuse_attention
 from zhtune.train import parallel
 from zhtune.train.batches import Collator, require_isolation
 from zhtune.train.callbacks import Checkpoints, Heap, Progress, keep_heap, last_whole_checkpoint, memory_gib
@@ -187,11 +188,6 @@ class AnswerTrainer(SFTTrainer):
         return total, (labels[:, 1:] != IGNORED).sum()
 
 
-def causal_of(model: Any) -> Any:
-    """The causal language model in a PeftModel, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model    # PEFT's wrapper has it, a plain model not
-
-
 def arguments(kind: type, run: Run, rows: int, more: dict[str, Any], model: Any) -> Any:
     """TRL's settings of a run: what its defaults switch on (bf16, gradient checkpointing, sampling) is decided here.
 
@@ -248,12 +244,8 @@ def _one_loss(model: Any, batch: dict[str, Any], args: Any) -> Any:
 
 
 def _set_attention(model: Any) -> None:
-    causal, major = causal_of(model), torch.cuda.get_device_capability()[0]
-    if causal.config._attn_implementation != "eager":       # a prefix is an attention function of its own
-        return
-    flash = major >= 8 and importlib.util.find_spec("flash_attn") is not None and causal._supports_flash_attn
-    if flash or causal._supports_sdpa:
-        causal.set_attn_implementation("flash_attention_2" if flash else "sdpa")
+    ampere = torch.cuda.get_device_capability()[0] >= 8
+    fuse_attention(model, flash=ampere and importlib.util.find_spec("flash_attn") is not None)
 
 
 def _tensorboard(trainer: Any, run: Run) -> None:

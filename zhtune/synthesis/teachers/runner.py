@@ -19,10 +19,10 @@ from decimal import Decimal
 from typing import Any
 
 from zhtune.log import logger
-from zhtune.synthesis.joblog import JobLog
-from zhtune.synthesis.limits import Breaker, Gate, Limits, backoff
-from zhtune.synthesis.prices import Price
-from zhtune.synthesis.teacher import Job, TeacherStopped, expected_tokens, reserve
+from zhtune.synthesis.teachers.joblog import JobLog
+from zhtune.synthesis.teachers.limits import Breaker, Gate, Limits, backoff
+from zhtune.synthesis.teachers.prices import Price
+from zhtune.synthesis.teachers.teacher import Job, TeacherStopped, expected_tokens, reserve
 
 
 @dataclass(frozen=True)

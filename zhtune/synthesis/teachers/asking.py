@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 from zhtune.config import StageConfig
 from zhtune.errors import ConfigError
 from zhtune.references import Source
-from zhtune.synthesis.batch import OpenAIBatchTeacher
-from zhtune.synthesis.joblog import JobLog
-from zhtune.synthesis.limits import Limits
-from zhtune.synthesis.openai_teacher import Endpoint, OpenAITeacher
-from zhtune.synthesis.prices import FREE, Price, read_price
-from zhtune.synthesis.teacher import Generate, Job, LocalTeacher, Outcome, Rehearsal, Teacher, estimate
+from zhtune.synthesis.teachers.batch import OpenAIBatchTeacher
+from zhtune.synthesis.teachers.joblog import JobLog
+from zhtune.synthesis.teachers.limits import Limits
+from zhtune.synthesis.teachers.openai_teacher import Endpoint, OpenAITeacher
+from zhtune.synthesis.teachers.prices import FREE, Price, read_price
+from zhtune.synthesis.teachers.teacher import Generate, Job, LocalTeacher, Outcome, Rehearsal, Teacher, estimate
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 _LOG = Path("logs") / "teacher.jsonl"

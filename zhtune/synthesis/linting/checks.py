@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from zhtune.synthesis.lint_names import Problem
-from zhtune.synthesis.lint_repairs import repair
-from zhtune.synthesis.lint_rules import shape_problems, talk_problems, text_problems, tool_problems
+from zhtune.synthesis.linting.names import Problem
+from zhtune.synthesis.linting.repairs import repair
+from zhtune.synthesis.linting.rules import shape_problems, talk_problems, text_problems, tool_problems
 
 Value = dict[str, Any]
 Fields = dict[str, list[str]]

@@ -17,8 +17,8 @@ import orjson
 
 from zhtune.errors import ConfigError, ZhtuneError
 from zhtune.log import progress
-from zhtune.synthesis.joblog import JobLog
-from zhtune.synthesis.prices import Price
+from zhtune.synthesis.teachers.joblog import JobLog
+from zhtune.synthesis.teachers.prices import Price
 
 _MESSAGE_TOKENS = 16                                        # role, turn markers and a dummy prefix, of any template known
 

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from zhtune.page import Page, table
-from zhtune.synthesis.lint_names import CURES
+from zhtune.synthesis.linting.names import CURES
 
 _SHOWN = 20                                                 # examples a problem on the page; report.json has them all
 _CURES = {"refuse": ("拒收", "refused"), "drop": ("无法修复", "no repair"), "repair": ("可修复", "repairable"), "keep": ("仅提示", "remark")}

@@ -1,6 +1,6 @@
 """What lint can put right: for each problem with one right repair, a function from messages to repaired messages.
 
-Never changes what it is given. What has no repair here is dropped by --fix (zhtune/synthesis/lint_names.py).
+Never changes what it is given. What has no repair here is dropped by --fix (zhtune/synthesis/linting/names.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from zhtune.corpus.mojibake import mend
 from zhtune.corpus.pii import MASKS, mask
-from zhtune.synthesis.lint_rules import INVISIBLE, THINKING, loosely, strip_marks
+from zhtune.synthesis.linting.rules import INVISIBLE, THINKING, loosely, strip_marks
 
 Messages = list[dict[str, Any]]
 

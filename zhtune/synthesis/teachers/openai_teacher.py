@@ -20,11 +20,11 @@ from urllib.parse import urlsplit
 import orjson
 
 from zhtune.errors import ConfigError, require
-from zhtune.synthesis.joblog import JobLog
-from zhtune.synthesis.limits import Limits
-from zhtune.synthesis.prices import FREE, Price
-from zhtune.synthesis.runner import Fault, Received, Runner
-from zhtune.synthesis.teacher import Job, Outcome, different, job_id, outcomes
+from zhtune.synthesis.teachers.joblog import JobLog
+from zhtune.synthesis.teachers.limits import Limits
+from zhtune.synthesis.teachers.prices import FREE, Price
+from zhtune.synthesis.teachers.runner import Fault, Received, Runner
+from zhtune.synthesis.teachers.teacher import Job, Outcome, different, job_id, outcomes
 
 _MESSAGE_LENGTH = 200
 _LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"

@@ -1,7 +1,7 @@
 """The rules of lint for one record: each looks at a text or at the turns and yields the problems it finds, by name.
 
-They change nothing (zhtune/synthesis/lint_repairs.py does) and remember nothing (zhtune/synthesis/leaks.py does).
-What each name means stands in zhtune/synthesis/lint_names.py. Code between backticks is not looked at for marks.
+They change nothing (zhtune/synthesis/linting/repairs.py does) and remember nothing (zhtune/synthesis/leaks.py does).
+What each name means stands in zhtune/synthesis/linting/names.py. Code between backticks is not looked at for marks.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 from zhtune.corpus.mojibake import GARBLED, mend
 from zhtune.corpus.pii import personal
-from zhtune.synthesis.identity import foreign_self
-from zhtune.synthesis.lint_names import Problem
+from zhtune.synthesis.linting.identity import foreign_self
+from zhtune.synthesis.linting.names import Problem
 from zhtune.text import fold
 
 _CONTEXT = 12                                               # characters shown around a find

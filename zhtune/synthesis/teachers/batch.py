@@ -21,12 +21,12 @@ import orjson
 
 from zhtune.log import logger
 from zhtune.records import dumps
-from zhtune.synthesis.joblog import JobLog
-from zhtune.synthesis.limits import Limits
-from zhtune.synthesis.openai_teacher import NEW_LIMIT, Endpoint, OpenAITeacher, read_completion, status_fault, wants_new_limit
-from zhtune.synthesis.prices import FREE, Price
-from zhtune.synthesis.runner import Fault
-from zhtune.synthesis.teacher import Job, Outcome, TeacherStopped, different, outcomes, reserve
+from zhtune.synthesis.teachers.joblog import JobLog
+from zhtune.synthesis.teachers.limits import Limits
+from zhtune.synthesis.teachers.openai_teacher import NEW_LIMIT, Endpoint, OpenAITeacher, read_completion, status_fault, wants_new_limit
+from zhtune.synthesis.teachers.prices import FREE, Price
+from zhtune.synthesis.teachers.runner import Fault
+from zhtune.synthesis.teachers.teacher import Job, Outcome, TeacherStopped, different, outcomes, reserve
 
 _REQUESTS, _BYTES = 50_000, 150_000_000                     # of one file; OpenAI's limits are 50,000 and 200 MB
 _OVER = ("completed", "failed", "expired", "cancelled")
