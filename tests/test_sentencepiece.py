@@ -159,12 +159,12 @@ def test_planted_faults_fail_their_gate_in_words(folder: Path, tmp_path: Path):
         return {name: gate.examples for name, gate in all_gates(base, faulty, extension, tmp_path).items() if not gate.passed}
     scores = [p.score for p in new.model.pieces[size:]]
     texts = [t.text for t in extension.tokens]
-    tied = with_pieces([SpPiece(text, scores[0]) for text in texts])
-    assert "'生' has score" in failures(tied)["order"][0] and f"expected one below {scores[0]}" in failures(tied)["order"][0]
+    tied = failures(with_pieces([SpPiece(text, scores[0]) for text in texts]))
+    assert "'生' has score" in tied["order"][0] and f"expected one below {scores[0]}" in tied["order"][0]
     latin = with_pieces([SpPiece(text, score) for text, score in zip(["he c", *texts[1:]], scores, strict=True)])
     assert "new piece 0 is 'he c', recorded is '医'" in failures(latin)["order"]
-    outranking = with_pieces([SpPiece(text, 0.0) for text in ["at on", *texts]])
-    assert "order" in failures(outranking) and "ids" in failures(outranking)
+    outranking = failures(with_pieces([SpPiece(text, 0.0) for text in ["at on", *texts]]))
+    assert "order" in outranking and "ids" in outranking
     unreachable = with_pieces([SpPiece(text, score) for text, score in zip([*texts[:5], "医生人"], scores, strict=True)])
     assert failures(unreachable)["dead"] == [f"'医生病人' (id {size + 5}) is encoded to [{size + 3}, {size + 4}]"]
     shifted = with_pieces([SpPiece(text, score) for text, score in zip([texts[1], texts[0], *texts[2:]], scores, strict=True)])

@@ -235,6 +235,7 @@ def main() -> None:
         for repeat in range(given.repeats):
             for task, who in runs[::-1 if repeat % 2 else 1]:
                 command = [sys.executable, __file__, "--factory", given.factory, "--steps", str(given.steps), "--one", task, who, str(folder)]
+                os.sync()                                   # nobody waits for what the one before left to be written
                 lines.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]))
                 if given.results:
                     with open(given.results, "a", encoding="utf-8") as file:

@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from zhtune.digests import hash_file
 from zhtune.errors import DataError
 from zhtune.log import Bar, logger
-from zhtune.records import dumps, write_json
+from zhtune.records import dumps
 
 _WHOLE = "whole.json"                                       # written last into a checkpoint: the sizes of its files
 
@@ -31,7 +31,8 @@ class Checkpoints(TrainerCallback):
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             files = (p for p in sorted(folder.rglob("*")) if p.is_file())
-            write_json(folder / _WHOLE, {p.relative_to(folder).as_posix(): [p.stat().st_size, hash_file(p)] for p in files})
+            content = {p.relative_to(folder).as_posix(): [p.stat().st_size, hash_file(p)] for p in files}
+            (folder / _WHOLE).write_bytes(dumps(content))   # waits for no disk: what a crash tears has another digest
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
