@@ -76,7 +76,8 @@ def _tokenizer(known: dict[str, Any]) -> Any:
     """With the original's pre-tokenizer, of which the file holds a name only; 0 of 2,820 lines differ from llama.cpp's `smollm`."""
     from tokenizers import AddedToken, Tokenizer, decoders, models
     words, merges = known["tokenizer.ggml.tokens"], known["tokenizer.ggml.merges"]
-    made = Tokenizer(models.BPE({word: number for number, word in enumerate(words)}, [tuple(merge.split(" ")) for merge in merges]))
+    made = Tokenizer(models.BPE({word: number for number, word in enumerate(words)}, [tuple(merge.split(" ")) for merge in merges],
+                                continuing_subword_prefix="", end_of_word_suffix=""))
     made.pre_tokenizer, made.decoder = shapes.smollm_pre_tokenizer(), decoders.ByteLevel()
     made.add_special_tokens([AddedToken(word, normalized=False, special=True)
                              for word, kind in zip(words, known["tokenizer.ggml.token_type"], strict=True) if kind == _CONTROL])
