@@ -1,11 +1,12 @@
 """Preference training on graph pairs: the share of chosen answers preferred on held-out pairs, and what it does to fact accuracy.
 
-Usage: python scripts/bench/dpo.py WORKSPACE OUT [--pairs 100 | --sampled 400] [--seed 0] [--questions 0] [--dpo '{"beta": 0.1, "schedule": {…}}']
+Usage: python scripts/bench/dpo.py WORKSPACE OUT [--pairs 100 | --sampled 400] [--taught 0] [--seed 0] [--questions 0] [--dpo '{"beta": 0.1, …}']
 
 WORKSPACE is that of a finished quickstart recipe; its sft, kg and kg-instruct are read. The held-out pairs are about facts of the
 taught heads that no training pair is about. Accuracy is measured on the same questions (0: all of them) before and after.
 --sampled: the pairs are the model's own answers to so many questions, those about one half of the facts to train on. The recipe's
 pairs, with a swapped entity, are told apart by the fine-tuned model already (1.000 of 200 held out, 24 nats on average).
+--taught N: the model is one with more to learn, fine-tuned by the recipe on N records a fact and not on its own 22.
 OUT keeps what is made; what is there already is used again. Without --dpo, the settings of the recipe.
 """
 
@@ -17,7 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from zhtune import DpoConfig, EvaluateConfig, PreferConfig, dpo, evaluate, log, prefer
+import yaml
+
+from zhtune import DpoConfig, EvaluateConfig, KgInstructConfig, PreferConfig, SftConfig, dpo, evaluate, kg_instruct, log, prefer, sft
 from zhtune.config import from_mapping
 from zhtune.models.load import load_chain, open_encoder
 from zhtune.records import read_preferences, write_jsonl
@@ -25,8 +28,20 @@ from zhtune.references import resolve
 from zhtune.stages.dpo import encode_answer
 from zhtune.train.preference import Pair, log_probabilities
 
+QUICKSTART = Path(__file__).resolve().parents[1] / "recipes" / "quickstart.yaml"
 HELD = 300                                                  # pairs asked for, before those about trained facts are left out
 RECIPE = {"schedule": {"learning_rate": 5e-5, "batch_size": 8, "checkpoints": 1}}
+
+
+def fine_tuned(workspace: Path, out: Path, per_fact: int) -> Path:
+    """The recipe's model, or one taught fewer records a fact."""
+    if not per_fact:
+        return workspace / "sft"
+    recipe = yaml.safe_load(QUICKSTART.read_text("utf-8"))
+    records = kg_instruct(from_mapping(KgInstructConfig, "kg-instruct", recipe["kg-instruct"] | {
+        "graph": str(workspace / "kg"), "records_per_fact": per_fact, "out": str(out / f"records-{per_fact}")}))
+    return sft(from_mapping(SftConfig, "sft", recipe["sft"] | {
+        "model": str(workspace / "pretrain"), "records": str(records.path), "out": str(out / f"sft-{per_fact}")})).path
 
 
 def pairs(workspace: Path, out: Path, wanted: int, seed: int, model: str = "") -> list[dict]:
@@ -35,10 +50,10 @@ def pairs(workspace: Path, out: Path, wanted: int, seed: int, model: str = "") -
     return [row for _, row in read_preferences(made.path / "preferences.jsonl")]
 
 
-def divided(workspace: Path, out: Path, given: argparse.Namespace) -> tuple[list[dict], list[dict]]:
+def divided(workspace: Path, model: Path, out: Path, given: argparse.Namespace) -> tuple[list[dict], list[dict]]:
     """Pairs to train on, and pairs about other facts."""
     if given.sampled:
-        rows = pairs(workspace, out / f"sampled-{given.sampled}-{given.seed}", given.sampled, given.seed, str(workspace / "sft"))
+        rows = pairs(workspace, out / f"sampled-{given.taught}-{given.sampled}-{given.seed}", given.sampled, given.seed, str(model))
         facts = sorted({about(row) for row in rows})
         random.Random(given.seed).shuffle(facts)
         taught = set(facts[:len(facts) // 2])
@@ -78,22 +93,24 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--sampled", type=int, default=0)
+    parser.add_argument("--taught", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--questions", type=int, default=0)
     parser.add_argument("--dpo", type=json.loads, default=RECIPE)
     given = parser.parse_args()
     log.configure()
     workspace, out = given.workspace, given.out
-    trained, held = divided(workspace, out, given)
-    name = hashlib.sha256(json.dumps([given.dpo, given.pairs, given.sampled, given.seed], sort_keys=True).encode()).hexdigest()[:8]
+    model = fine_tuned(workspace, out, given.taught)
+    trained, held = divided(workspace, model, out, given)
+    name = hashlib.sha256(json.dumps([given.dpo, given.pairs, given.sampled, given.taught, given.seed], sort_keys=True).encode()).hexdigest()[:8]
     write_jsonl(out / f"{name}.jsonl", trained)
     began = time.monotonic()
-    made = dpo(from_mapping(DpoConfig, "dpo", {"model": str(workspace / "sft"), "preferences": str(out / f"{name}.jsonl"), "seed": given.seed,
+    made = dpo(from_mapping(DpoConfig, "dpo", {"model": str(model), "preferences": str(out / f"{name}.jsonl"), "seed": given.seed,
                                                "out": str(out / f"dpo-{name}"), **given.dpo}))
     print(f"{name} {given.dpo}: {time.monotonic() - began:.0f} s, {len(trained)} pairs; {made.summary()}")
-    for when, model, label in (("before", workspace / "sft", "sft"), ("after", made.path, name)):
-        print(f"{when}: held-out pairs: {preferred(model, held)}")
-        print(f"{when}: {accuracy(workspace, model, out / f'evaluate-{label}-{given.questions}', given.questions)}", flush=True)
+    for when, measured, label in (("before", model, f"taught-{given.taught}"), ("after", made.path, name)):
+        print(f"{when}: held-out pairs: {preferred(measured, held)}")
+        print(f"{when}: {accuracy(workspace, measured, out / f'evaluate-{label}-{given.questions}', given.questions)}", flush=True)
 
 
 if __name__ == "__main__":
