@@ -97,7 +97,7 @@ def job_of(config: CleanConfig, tasks: int) -> Job:
     """What is to be done; its folder is of these settings, inputs and tasks alone."""
     sources = resolve_inputs(STAGE, config)
     inputs = sources["input"] if isinstance(sources["input"], list) else [sources["input"]]
-    key = hashlib.sha256(repr((config, tasks, [source.digest for source in inputs])).encode()).hexdigest()[:12]
+    key = hashlib.sha256(repr((config, tasks, sources)).encode()).hexdigest()[:12]
     files = list(list_files([source.path for source in inputs]))
     return Job(config, settings_of(config, sources), files, Path(f"{config.out}.ranks-{key}").absolute())
 

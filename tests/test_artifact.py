@@ -12,7 +12,7 @@ from filelock import FileLock
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, build, status
 from zhtune.config import StageConfig
-from zhtune.errors import ArtifactError, ConfigError
+from zhtune.errors import ArtifactError, ConfigError, DataError
 
 STAGE = Stage("toy", version=1, kind="records", inputs={"input": ("file",)})
 
@@ -66,6 +66,37 @@ def test_a_changed_input_is_stale(config, tmp_path):
     assert status(STAGE, config) == ("fresh", "")
     (tmp_path / "in.txt").write_text("other")
     assert status(STAGE, config) == ("stale", "input has changed")
+
+
+def test_a_file_of_another_name_is_another_input(config, tmp_path):
+    toy(config)                                             # its suffix says how it is read
+    (tmp_path / "in.txt").rename(tmp_path / "in.jsonl")
+    assert status(STAGE, replace(config, input=str(tmp_path / "in.jsonl"))) == ("stale", "input has changed")
+
+
+def test_an_input_in_the_output_is_refused_and_stays(config, tmp_path):
+    toy(config)
+    with pytest.raises(ConfigError, match="data.txt lies in --out .*, which is to be written; copy it to another place"):
+        toy(replace(config, input=str(tmp_path / "o" / "data.txt"), rebuild=True))
+    assert (tmp_path / "o" / "data.txt").read_text() == "a" and not list(tmp_path.glob("o.*"))
+
+
+def test_a_name_that_is_no_utf8_is_refused_in_words(config, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    name = os.fsdecode("报告.txt".encode("gbk"))
+    (folder / name).write_text("x")
+    for path in (folder, folder / name):
+        with pytest.raises(DataError, match=r"\\xb1\\xa8\\xb8\\xe6.txt is no UTF-8 name; rename it"):
+            toy(replace(config, input=str(path)))
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_in_words(config, tmp_path, monkeypatch):
+    def refuse(lock, *_, **__):
+        raise PermissionError(13, "Permission denied", lock.lock_file)
+    monkeypatch.setattr(FileLock, "acquire", refuse)        # root may write everywhere
+    with pytest.raises(ConfigError, match="--out .*o: .* cannot be written to"):
+        toy(config)
 
 
 def test_an_unfinished_folder_is_resumed_only_for_the_same_identity(config, tmp_path):

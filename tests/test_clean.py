@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from zhtune.corpus.filters import divide, held_out
-from zhtune.corpus.read import read_texts
+from zhtune.corpus.read import read_texts, read_whole
 from zhtune.errors import ConfigError, DataError
 from zhtune.stages.clean import CleanConfig, clean
 
@@ -16,7 +16,7 @@ GOOD = "今天的门诊时间是上午八点到十一点，请带好病历本，
 def made_of(tmp_path, files, out="o", **fields):
     """The corpus of a folder that holds `files` (name -> bytes or text)."""
     folder = tmp_path / "in"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -143,6 +143,37 @@ def test_near_duplicates_benchmark_items_and_other_corpora_go_by_name(tmp_path):
     files = json.loads((made.path / "report.json").read_text("utf-8"))["files"]
     assert all(sum(counts.values()) == 2 for counts in files.values())           # in = kept + dropped for each
     assert made_of(tmp_path, {}, "plain").manifest["counts"]["kept"] == 4 and not (made.path / "checkpoints").exists()
+
+
+def test_a_divided_document_is_known_again_and_short_ones_go_too(tmp_path):
+    book = "".join(f"第{i}章讲的是第{i * 7}种病怎样诊断，怎样治疗，怎样预防。\n" for i in range(400)).strip()
+    first = made_of(tmp_path / "a", {"book.txt": book, "c.txt": GOOD}, heldout=0.3, max_characters=1000)
+    assert 1 < len(rows(first)) < len(rows(first, "heldout")) + len(rows(first))
+    assert dict(read_whole(first.path)) == {"book.txt": book, "c.txt": GOOD}
+    for number, near in enumerate((None, 0.8)):
+        with pytest.raises(DataError, match="no document is left of 1: near_duplicate 1"):
+            made_of(tmp_path / "b", {"copy.txt": book.replace("，", ",")}, f"o{number}", near=near, distinct_from=str(first.path))
+    short = {f"{i}.txt": text for i, text in enumerate(("很好吃！", "很好吃", "很好，吃！"))}
+    made = made_of(tmp_path / "c", short, near=0.8, min_characters=3)
+    assert made.manifest["counts"] == {"in": 3, "kept": 1, "dropped": {"near_duplicate": 2}}
+
+
+def test_a_benchmark_that_holds_nothing_is_refused_and_what_is_not_read_is_told(tmp_path, caplog):
+    (tmp_path / "t.jsonl.gz").write_bytes(b"x")
+    (tmp_path / "empty.jsonl").write_bytes(b"\n")
+    (tmp_path / "t.csv").write_text("Question,A\n首都在哪里,上海\n少一格\n", "utf-8")
+    for name, words in (("t.jsonl.gz", "is no benchmark that can be read; known are"), ("empty.jsonl", "holds no benchmark item")):
+        with pytest.raises(DataError, match=words):
+            made_of(tmp_path, {"a.txt": GOOD}, against=str(tmp_path / name))
+    made_of(tmp_path, {"a.txt": GOOD}, against=str(tmp_path / "t.csv"))
+    assert "benchmark: 1 rows cannot be read and are not compared; the first: t.csv:3: ragged_row" in caplog.text
+
+
+def test_what_is_no_text_in_a_plain_folder_is_told(tmp_path, caplog):
+    (tmp_path / "a.txt").write_text(GOOD, "utf-8")
+    (tmp_path / "b.jsonl").write_text('{"text": "甲"}\n{broken\n[]\n', "utf-8")
+    assert [name for name, _ in read_texts(tmp_path)] == ["a.txt", "b.jsonl:1"]
+    assert "left out as no text: 1 bad_json, 1 no_text_field" in caplog.text or "left out as no text: 2 bad_json" in caplog.text
 
 
 def test_the_same_corpus_goes_whole_and_a_share_is_a_share(tmp_path):

@@ -71,7 +71,8 @@ def test_shingles_are_equal_for_equal_5_grams_only():
     text = "甲乙丙丁戊甲乙丙丁戊甲"
     hashes = shingles(fold_units([text])[0])
     assert len(hashes) == 7 and len(set(hashes.tolist())) == 5 and hashes[0] == hashes[5]
-    assert len(shingles(fold_units(["四个字啊"])[0])) == 0
+    short = [shingles(fold_units([text])[0]).tolist() for text in ("四个字啊", "四个字，啊", "四个字", "四个字呢")]
+    assert [len(hashes) for hashes in short] == [1] * 4 and short[0] == short[1] and len({hashes[0] for hashes in short}) == 3
     units = np.array([5, 0, 6, 7, 5, 6, 0, 0], np.uint16)
     a, b = segment_hashes(units, np.array([0, 4]))
     assert b == segment_hashes(np.array([5, 6], np.uint16), np.array([0]))[0] and a != b
@@ -124,8 +125,9 @@ def test_the_best_copy_stays_and_what_is_fixed_always_does(tmp_path):
     assert removed({"y": text, "x": text}, tmp_path / "d") == {"y": ("x", 1.0)}      # the lower name, not the first
 
 
-def test_texts_without_a_5_gram_and_none_at_all(tmp_path):
-    assert removed({"a": "好。", "b": "好。", "c": ""}, tmp_path / "a") == {} and removed({}, tmp_path / "b") == {}
+def test_texts_without_a_5_gram_go_if_they_are_equal(tmp_path):
+    texts = {"a": "很好吃！", "b": "很好吃。", "c": "", "d": "，", "e": "很好", "f": "很好吃" * 20, "g": "好很吃"}
+    assert removed(texts, tmp_path / "a") == removed(texts, tmp_path / "b", batch=1) == {"b": ("a", 1.0)} and removed({}, tmp_path / "c") == {}
 
 
 def test_a_large_family_is_one(tmp_path):

@@ -50,8 +50,11 @@ def write_docx(path):
     docx = pytest.importorskip("docx")
     document = docx.Document()
     document.add_paragraph("门诊须知")
-    table = document.add_table(rows=1, cols=2)
-    table.rows[0].cells[0].text, table.rows[0].cells[1].text = "科室", "内科"
+    table = document.add_table(rows=2, cols=4)
+    for row, texts in zip(table.rows, (("科室", "内科", "内科", ""), ("电话", "", "", "甲")), strict=True):
+        for cell, text in zip(row.cells, texts, strict=True):
+            cell.text = text
+    table.rows[1].cells[1].merge(table.rows[1].cells[2])
     document.add_paragraph("请带病历本。")
     document.save(path)
 
@@ -155,7 +158,7 @@ def test_packed_files_read_as_plain_ones(tmp_path, kind):
 
 def test_word_and_pdf(tmp_path):
     write_docx(tmp_path / "a.docx")
-    assert read(tmp_path / "a.docx") == ([("a.docx", "门诊须知\n科室\t内科\n请带病历本。")], [])
+    assert read(tmp_path / "a.docx") == ([("a.docx", "门诊须知\n科室\t内科\t内科\t\n电话\t \t甲\n请带病历本。")], [])
     (tmp_path / "b.docx").write_bytes((tmp_path / "a.docx").read_bytes()[:3000])
     assert read(tmp_path / "b.docx") == ([], [("b.docx", "unreadable")])
     pytest.importorskip("pypdf")

@@ -280,6 +280,46 @@ def test_a_draft_of_a_table_finds_the_columns_of_lists(tmp_path):
     assert {e["name"]: e["type"] for e in lines(made, "entities")} == {"感冒": "实体", "甲药": "用药", "乙药": "用药", "咳嗽": "实体"}
 
 
+def test_an_inverse_column_of_several_names_turns_each_round(tmp_path):
+    (tmp_path / "t.csv").write_text("名称,用于,编码\n甲药,感冒;咳嗽;头痛,007\n", "utf-8")
+    made = run(tmp_path, tmp_path / "t.csv", TOY | {"rows": {"type": "药", "name": "名称"}})
+    assert triples(made) == [("感冒", "用药", "甲药"), ("咳嗽", "用药", "甲药"), ("头痛", "用药", "甲药")]
+
+
+def test_a_table_of_three_columns_is_known_by_any_of_its_names(tmp_path):
+    for number, text in enumerate(("编号,标题,别称\n1,甲,乙\n", "id,name,type\n1,甲,病\n", "甲,属于,乙\n丙,属于,丁\n")):
+        (tmp_path / f"{number}.csv").write_text(text, "utf-8")
+    read = [run(tmp_path, tmp_path / f"{number}.csv", name=f"g{number}") for number in (0, 2)]
+    assert [triples(made) for made in read] == [[], [("甲", "属于", "乙"), ("丙", "属于", "丁")]] and attributes(read[0]) == [("甲", "编号", "1")]
+    with pytest.raises(DataError, match="relations must be a mapping of at least one"):     # nothing is said of the entity, and it is no triple
+        run(tmp_path, tmp_path / "1.csv", name="g1")
+    (tmp_path / "own.csv").write_text("疾病,drug,宜吃\n感冒,甲药、乙药,白粥\n", "utf-8")
+    made = run(tmp_path, tmp_path / "own.csv", TOY | {"rows": {"type": "病"}}, name="own")
+    assert triples(made) == [("感冒", "用药", "甲药"), ("感冒", "用药", "乙药"), ("感冒", "宜吃", "白粥")]
+
+
+def test_a_folder_of_triples_tells_what_it_does_not_read(tmp_path, caplog):
+    caplog.set_level("INFO", "zhtune")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "triples.jsonl").write_text('["甲", "属于", "乙"]\n', "utf-8")
+    (tmp_path / "in" / "entities.csv").write_text("name,价\n甲,3\n", "utf-8")
+    assert triples(run(tmp_path, tmp_path / "in")) == [("甲", "属于", "乙")]
+    assert "kg: not read, for triples.jsonl is the graph: entities.csv" in caplog.text
+
+
+def test_a_draft_gives_no_name_twice(tmp_path):
+    (tmp_path / "t.json").write_text('[{"name": "感冒", "info": {"价": "1", "药": "甲"}, "价": "2", "药": ["乙", "丙"]}]', "utf-8")
+    made = run(tmp_path, tmp_path / "t.json")
+    assert attributes(made) == [("感冒", "info.价", "1"), ("感冒", "info.药", "甲"), ("感冒", "价", "2")]
+    assert triples(made) == [("感冒", "药", "乙"), ("感冒", "药", "丙")]
+
+
+def test_gephis_label_of_an_edge_is_its_relation(tmp_path):
+    (tmp_path / "t.graphml").write_text('<graphml><key attr.name="Edge Label" id="l" for="edge"/><graph><node id="甲"/><node id="乙"/>'
+                                        '<edge source="甲" target="乙"><data key="l">属于</data></edge></graph></graphml>', "utf-8")
+    assert triples(run(tmp_path, tmp_path / "t.graphml")) == [("甲", "属于", "乙")]
+
+
 def test_spreadsheet_cells_become_the_text_that_people_see(tmp_path):
     write_xlsx(tmp_path / "t.xlsx", {"一": [["head", "relation", "tail"], ["甲", "编码", "00123450"], ["甲", "价", 12.0], ["甲", "比", 0.95], [None, None, None],
                                             ["甲", "日", ("date", 44986)], ["甲", "时", ("date", 44986.5)], ["甲", "真", True]],

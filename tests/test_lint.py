@@ -191,7 +191,28 @@ def test_a_broken_row_does_not_stop_the_good_ones(tmp_path):
     assert dropped(ragged) == [("r.csv:3", "ragged_row")]
 
 
+def test_rows_that_differ_in_thought_or_tools_are_no_duplicates(tmp_path):
+    rows = [{"messages": [{"role": "user", "content": "几？"}, {"role": "assistant", "content": f"<think>{thought}</think>42。"}]} for thought in ("甲", "乙", "甲")]
+    assert made(tmp_path, rows, fix=True).manifest["counts"] == {"in": 3, "kept": 2, "dropped": {"duplicate": 1}}
+    tool = {"type": "function", "function": {"name": "天气", "parameters": {"type": "object", "properties": {}}}}
+    rows = [{"messages": talk((U, "几？"), (A, "42。")), "tools": tools} for tools in ([], [tool], [tool])]
+    assert made(tmp_path, rows, out="t", fix=True).manifest["counts"]["dropped"] == {"duplicate": 1}
+
+
+def test_personal_data_of_a_rejected_answer_is_masked_too(tmp_path):
+    artifact = made(tmp_path, [{"prompt": "怎么联系？", "chosen": "打总机。", "rejected": "加微信号：abc12345"}], preferences=True, fix=True)
+    assert [row["rejected"][0]["content"] for _, row in read_preferences(artifact.path / "preferences.jsonl")] == ["加微信号：【账号】"]
+
+
+def test_a_file_of_several_lists_is_refused_and_none_is_lost(tmp_path):
+    row = {"问": "甲", "答": "乙"}
+    assert kept(made(tmp_path, json.dumps({"train": [row], "version": 1}), name="a.json")) == [[(U, "甲"), (A, "乙")]]
+    with pytest.raises(DataError, match="no row is left of 1: unknown_keys 1; first b.json:1"):
+        made(tmp_path, json.dumps({"train": [row], "test": [row]}), name="b.json", out="b")
+
+
 @pytest.mark.parametrize(("name", "content", "message"), [
+    ("b.csv", "问,答,答\n甲,乙,丙\n", r"b.csv:1: the header names '答' twice"),
     ("a.json", '[{"问": "甲",\n "答": }]', r"a.json:2: is neither JSON nor JSON Lines"),
     ("a.csv", '问,答\n甲,乙\n丙,"没有结尾\n', r"a.csv:3: not valid CSV"),
     ("a.jsonl", b'{"a": "\x81\xff\xff"}\n', r"a.jsonl:1: is neither UTF-8 nor GB18030"),

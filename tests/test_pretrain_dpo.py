@@ -19,7 +19,7 @@ from zhtune.models.shapes import write_shape
 from zhtune.stages.clean import CleanConfig, clean
 from zhtune.stages.dpo import DpoConfig, _warn, dpo
 from zhtune.stages.pack import PackConfig, pack
-from zhtune.stages.pretrain import PretrainConfig, pretrain
+from zhtune.stages.pretrain import PretrainConfig, only_rows, pretrain
 from zhtune.templates.encode import ChatEncoder
 from zhtune.train.loss import answer_loss
 from zhtune.train.preference import COLLAPSE, Pair, compared, log_probabilities
@@ -67,6 +67,28 @@ def test_replay_keeps_what_domain_text_alone_makes_worse(tmp_path, data):
     assert "每字比特数" in page
     with pytest.raises(DataError, match="--replay_ratio 0.99 needs 4752; add text or lower the ratio"):
         pretrain(PretrainConfig(model=str(base.path), out=str(tmp_path / "more"), replay=replay, replay_ratio=0.99, **common))
+
+
+def test_tokens_of_another_tokenizer_are_refused(tmp_path, data):
+    write_shape("llama-tiny", tmp_path / "m")
+    definition = json.loads((tmp_path / "m" / "tokenizer.json").read_text("utf-8"))
+    first, second = list(definition["model"]["vocab"])[200:202]
+    swapped = {first: definition["model"]["vocab"][second], second: definition["model"]["vocab"][first]}
+    definition["model"]["vocab"] |= swapped
+    (tmp_path / "m" / "tokenizer.json").write_text(json.dumps(definition), "utf-8")
+    with pytest.raises(DataError, match="domain_tokens: was packed with another tokenizer than this model's"):
+        pretrain(PretrainConfig(model=str(tmp_path / "m"), tokens=data[0][1], block=64, schedule=SCHEDULE, out=str(tmp_path / "o")))
+
+
+def test_rows_alone_are_masked_wherever_the_model_lies(tmp_path):
+    write_shape("llama-tiny", tmp_path / "m")
+    model = load_model(tmp_path / "m")
+    hooks = only_rows(model, range(3, 5))
+    moved = model.to(torch.bfloat16)                        # as when it goes to a card: the hook stays, the data is another
+    moved(input_ids=torch.tensor([[1, 3, 4, 7]]), labels=torch.tensor([[1, 3, 4, 7]])).loss.backward()
+    gradient = moved.get_input_embeddings().weight.grad
+    assert gradient[3:5].abs().sum() > 0 and gradient[:3].abs().sum() == gradient[5:].abs().sum() == 0
+    hooks.remove()
 
 
 def test_isolated_documents_train_as_each_alone(tmp_path):
@@ -136,5 +158,11 @@ def test_preference_settings_that_cannot_be_are_refused(tmp_path, pairs):
     with pytest.raises(ConfigError, match="--loss kto needs an even number of at least 4 answers at once, found 2"):
         tune(tmp_path, pairs, "kto", loss="kto", schedule={"batch_size": 2})
     assert not (tmp_path / "kto").exists()
+    for fields, words in (({"schedule": Schedule(micro_batch="auto")}, "micro_batch auto is for sft and pretrain"),
+                          ({"validation": Validation(patience=2)}, "--validation.patience needs a --validation.share")):
+        with pytest.raises(ConfigError, match=words):
+            DpoConfig(model="m", preferences="p", out="o", **fields)
+    with pytest.raises(DataError, match="--validation.share 0.001 holds out none of"):
+        tune(tmp_path, pairs, "none", validation=Validation(share=0.001))
     with pytest.raises(ConfigError, match="--label_smoothing is a share"):
         DpoConfig(model="m", preferences="p", out="o", loss="ipo", label_smoothing=0.1)

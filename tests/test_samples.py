@@ -26,11 +26,11 @@ def test_grades(toy_graph):
 
 
 def test_supported_beats_the_rest_and_ties_are_counted(toy_graph):
-    samples = [[PART, WRONG, RIGHT, "感冒吃很多很多丙药。"], [RIGHT, RIGHT], [MUTE, WRONG], [PART, MUTE], [MUTE, MUTE]]
-    rows, dropped = sampled_pairs(Graph.open(toy_graph.path), [ASKED] * 5, samples, "m", 7)
+    samples = [[PART, WRONG, RIGHT, "感冒吃很多很多丙药。"], [RIGHT, RIGHT], [MUTE, WRONG], [PART, MUTE], [MUTE, MUTE], [RIGHT, " "], ["", ""]]
+    rows, dropped = sampled_pairs(Graph.open(toy_graph.path), [ASKED] * 7, samples, "m", 7)
     assert [(row["chosen"][0]["content"], row["rejected"][0]["content"], row["source"]["grades"], row["source"]["why"]) for row in rows] == [
         (RIGHT, WRONG, [2, 0, 3, 0], ["not_in_graph"]), (PART, MUTE, [2, 1], ["missing"])]      # of two wrong ones that of equal length
-    assert dropped == {"tie": 2, "none_supported": 1}
+    assert dropped == {"tie": 4, "none_supported": 1}           # an answer without a text is no rejected one
     assert rows[0]["prompt"] == [{"role": "user", "content": "感冒吃什么药？"}] and rows[0]["source"] | {"triples": []} == {
         "producer": "model", "model": "m", "flaw": "sampled", "why": ["not_in_graph"], "grades": [2, 0, 3, 0], "relation": "用药", "triples": [], "wording": 0,
         "form": "wording", "seed": 7}

@@ -13,7 +13,7 @@ import pytest
 
 from zhtune import SelfInstructConfig, assets, self_instruct
 from zhtune.errors import ConfigError, DataError
-from zhtune.records import read_jsonl
+from zhtune.records import read_jsonl, write_jsonl
 from zhtune.synthesis.chinese_filters import answer_refusal, instruction_refusal, language_refusal
 from zhtune.synthesis.novelty import NoveltyIndex
 from zhtune.synthesis.self_instruct import _LEANS_ON_TEXT, PROMPTS, Pool, batches, documents, evolve, read_seeds, work_out
@@ -286,6 +286,12 @@ def test_a_teacher_that_thinks_aloud(tmp_path):
     assert counts == {"in": 12, "kept": 8, "dropped": {"no_reply": 2, "only_thinking": 2}}
     records = [row for _, row in read_jsonl(made.path / "records.jsonl")]
     assert all(m["content"] and not re.search("think>|勿入数据", m["content"]) for r in records for m in r["messages"])
+
+
+def test_records_are_seeds_by_their_first_turn(tmp_path):
+    talk = [("system", "你是医生。"), ("user", "感冒怎么办？"), ("assistant", "多喝水。"), ("user", "还有呢？"), ("assistant", "多休息。")]
+    write_jsonl(tmp_path / "records.jsonl", [{"id": "r1", "messages": [{"role": role, "content": text} for role, text in talk]}])
+    assert [(name, task.instruction, task.output) for name, task in read_seeds(tmp_path / "records.jsonl")] == [("r1", "感冒怎么办？", "多喝水。")]
 
 
 def test_mistakes_are_named_and_nothing_half_is_left(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from conftest import ONTOLOGY, write_graph_input
 
 from zhtune.errors import ConfigError, DataError
 from zhtune.graph.graph import Graph
@@ -127,6 +128,9 @@ def test_the_stage_counts_flaws(toy_graph, tmp_path):
     alone = prefer(PreferConfig(graph=str(toy_graph.path), flaws=["omission"], flaw_pairs=2, out=str(tmp_path / "alone")))
     assert alone.manifest["metrics"] == {"pairs": 2, "omission": 2}     # no swap that nobody asked for
     assert (PreferConfig(graph="x", out="y").wanted, PreferConfig(graph="x", model="m", flaws=["count"], out="y").wanted) == (200, 200)
+    with pytest.raises(DataError, match="gives no pair of missing_disclaimer: missing_disclaimer needs safety: in the ontology"):
+        prefer(PreferConfig(graph=str(toy_graph.path), flaws=["missing_disclaimer"], out=str(tmp_path / "none")))
+    assert not (tmp_path / "none").exists()
     with pytest.raises(ConfigError, match="at least one pair must be asked for"):
         PreferConfig(graph="x", pairs=0, out="y")
     with pytest.raises(ConfigError, match="--flaws: 'rude' is none; there are: omission"):
@@ -134,6 +138,18 @@ def test_the_stage_counts_flaws(toy_graph, tmp_path):
 
 
 # Held-out splits
+
+def test_relations_that_share_a_wording_ask_no_held_out_question(tmp_path):
+    from zhtune.stages.kg import KgConfig, kg
+    shared = {name: {**ONTOLOGY["relations"][name], "ask": ["{h}吃什么？"]} for name in ("用药", "宜吃")}
+    source = write_graph_input(tmp_path / "in", ontology=ONTOLOGY | {"relations": ONTOLOGY["relations"] | shared}, heldout=None)
+    graph = kg(KgConfig(input=str(source), out=str(tmp_path / "g"))).path
+    made = kg_instruct(KgInstructConfig(graph=str(graph), records_per_fact=2, noise=False, seed=5, holdout={"triple": .5}, out=str(tmp_path / "r")))
+    train, heldout = ([json.loads(line) for line in open(made.path / f"{name}.jsonl", encoding="utf-8")] for name in ("records", "heldout"))
+    asked = {row["messages"][0]["content"] for row in heldout}
+    assert made.manifest["counts"] == {"in": 18, "kept": 10, "dropped": {"asks_heldout_question": 4, "heldout_triple": 4}} and len(train) == 10
+    assert not asked & {row["messages"][0]["content"] for row in train}
+
 
 def test_splits_do_not_leak(tmp_path):
     from zhtune import assets

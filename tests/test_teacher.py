@@ -306,6 +306,28 @@ def test_a_batch_survives_a_kill_before_and_after_its_creation(tmp_path, openai)
             assert log.ledger.statuses == {"answered": 2, "unsent": 1} and log.ledger.held_tokens == 0
 
 
+def test_a_batch_whose_answers_are_all_in_the_log_is_no_silent_one(tmp_path, openai):
+    """Killed after the last answer was noted and before the batch counted as merged."""
+    path, jobs = tmp_path / "log", [job(0), job(1)]
+    with FakeTeacher(faults=False, quirks=False) as server:
+        with JobLog(path) as log:
+            outcomes = openai.Batch(openai.endpoint(server), log, QUICK).ask(jobs)
+        lines = path.read_bytes().splitlines(keepends=True)
+        assert [json.loads(line)["event"] for line in lines] == ["sent", "sent", "batch", "answered", "answered", "batch"]
+        path.write_bytes(b"".join(lines[:-1]))
+        with JobLog(path) as log:
+            assert openai.Batch(openai.endpoint(server), log, QUICK).ask(jobs) == outcomes and len(server.batches) == 1
+
+
+@pytest.mark.parametrize(("url", "key", "words"), [
+    ("http://127.0.0.1:9/v1", "你的密钥", "TEST_KEY holds no key: keys are of ASCII characters"),
+    ("http://127.0.0.1:80O0/v1", "k", "'http://127.0.0.1:80O0/v1' is no address of an endpoint"), ("127.0.0.1:9", "k", "is no address of an endpoint")])
+def test_a_key_or_address_that_cannot_be_one_is_refused_in_words(tmp_path, openai, monkeypatch, url, key, words):
+    monkeypatch.setenv("TEST_KEY", key)
+    with JobLog(tmp_path / "log") as log, pytest.raises(ConfigError, match=words):
+        openai.Teacher(openai.Endpoint(model="m", base_url=url, api_key_env="TEST_KEY"), log)
+
+
 def test_a_model_that_takes_only_max_completion_tokens_says_so_once(tmp_path, openai):
     jobs = [job(i) for i in range(12)]
     with FakeTeacher(faults=False, quirks=False, renamed=True) as server, JobLog(tmp_path / "log") as log:

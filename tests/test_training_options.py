@@ -15,6 +15,7 @@ pytest.importorskip("trl")
 
 from zhtune.models.load import load_model
 from zhtune.models.shapes import write_shape
+from zhtune.stages.dpo import DpoConfig, dpo
 from zhtune.stages.sft import SftConfig, sft
 from zhtune.templates.encode import ChatEncoder
 from zhtune.train import memory, parallel, precision
@@ -205,6 +206,54 @@ def test_frozen_matrices_are_halved_and_what_is_trained_or_a_norm_is_not(tmp_pat
     full = load_model(tmp_path)
     precision.halve_frozen(full, "fp16")
     assert all(p.dtype == torch.float32 for p in full.parameters())
+
+
+@pytest.fixture
+def as_on_a_card(monkeypatch):
+    """Weights are stored and computed as on a card with bf16, on the processor."""
+    from zhtune.train import trainer
+    monkeypatch.setattr(trainer, "this_device", lambda: precision.Device(True, True, "a card"))
+    monkeypatch.setattr(trainer, "_set_attention", trainer.fuse_attention)
+    monkeypatch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: True)
+
+
+def test_adapters_over_halved_weights_pack_and_prefer_as_on_a_card(tmp_path, talks, as_on_a_card):
+    made = train(tmp_path, talks, "packed", method="lora", packing=True, max_length=64, schedule={"precision": "auto"})
+    assert made.manifest["metrics"]["packed_rows"] == 5 and made.manifest["metrics"]["last_loss"] < made.manifest["metrics"]["first_loss"]
+    write_jsonl(tmp_path / "pairs.jsonl", ({"prompt": [{"role": "user", "content": q}], "chosen": [{"role": "assistant", "content": a}],
+                                            "rejected": [{"role": "assistant", "content": "不知道"}]} for q, a in TALKS))
+    schedule = Schedule(learning_rate=1e-2, epochs=4, batch_size=6)
+    made = dpo(DpoConfig(model="new:llama-tiny", preferences=str(tmp_path / "pairs.jsonl"), schedule=schedule, out=str(tmp_path / "dpo")))
+    assert made.manifest["metrics"]["margin"] > 0 and made.manifest["metrics"]["answer_tokens_after"] > 0
+    assert sorted(p.name for p in made.path.iterdir() if p.is_dir()) == ["logs"]       # no copy of an untrained adapter
+
+
+def test_one_process_trains_on_one_card_and_tells_nobody(tmp_path, talks, monkeypatch):
+    from huggingface_hub.utils import _telemetry
+    from transformers import TrainingArguments
+
+    from zhtune.train import trainer
+    monkeypatch.setattr(_telemetry, "_start_telemetry_thread", lambda: pytest.fail("a library tells its makers"))
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: getattr(self, "_n_gpu", 4)))      # a machine with four cards
+    seen = []
+    arguments = trainer.arguments
+    monkeypatch.setattr(trainer, "arguments", lambda *given: seen.append(arguments(*given)) or seen[-1])
+    train(tmp_path, talks, "o", epochs=1)
+    assert [args.n_gpu for args in seen] in ([0], [1]) and seen[0].train_batch_size == 6
+
+
+def test_the_micro_batch_is_measured_with_checkpointing_and_leaves_no_autocast_behind(tmp_path, talks, monkeypatch):
+    from zhtune.train import loss, trainer
+    found = {}
+    for checkpointing in (False, True):
+        monkeypatch.setattr(trainer, "find_micro_batch", lambda loss_of, model, *_, key=checkpointing: found.setdefault(
+            key, memory._saved_bytes(loss_of, model, 6)) and 6)
+        train(tmp_path, talks, f"o{checkpointing}", epochs=1, schedule={"micro_batch": "auto", "gradient_checkpointing": checkpointing})
+    assert found[True] < found[False] / 2
+    monkeypatch.setattr(loss, "LOGITS", 1)                  # every answer in chunks
+    monkeypatch.setattr(loss.answer_loss, "__defaults__", (1,))
+    train(tmp_path, talks, "chunks", epochs=1, schedule={"micro_batch": "auto", "precision": "auto"})
+    assert not torch.is_autocast_enabled("cpu")
 
 
 def test_the_micro_batch_that_fits_and_what_to_do_when_none_does(tiny):

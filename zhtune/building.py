@@ -102,10 +102,14 @@ def build(stage: Stage, config: Any, write: Callable[[Work], None], resumable: b
         joined: whether processes that a launcher started beside the first call `write` too (training); else they wait for the artifact.
 
     Raises:
+        ConfigError: an input lies in `config.out`.
         ArtifactError: another identity is finished there and `rebuild` is off; a second writer; a full disk.
     """
     out = Path(config.out)
     sources = resolve_inputs(stage, config)
+    for source in _flat(sources):
+        if source.path and out.absolute() in (source.path.absolute(), *source.path.absolute().parents):
+            raise ConfigError(f"{source.reference} lies in --out {out}, which is to be written; copy it to another place, or give another --out")
     identity = _identity(stage, config, sources)
     if os.environ.get("RANK", "0") != "0":
         return _follow(stage, config, sources, identity, write if joined else None)
@@ -225,6 +229,10 @@ def _locked(out: Path) -> Iterator[None]:
     try:
         with lock:
             yield
+    except PermissionError as error:
+        if error.filename != str(lock.lock_file):
+            raise
+        raise ConfigError(f"--out {out}: {out.parent} cannot be written to") from error
     except Timeout as error:
         raise ArtifactError(f"{out} is being written by another process; wait for it or give another --out") from error
 

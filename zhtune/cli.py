@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")              # libraries' bars; zhtune shows its own
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # nothing that is done here is told to anybody
     from zhtune.errors import ZhtuneError
     try:
         return _run(argv[0], argv[1:])
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"zhtune: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("zhtune: interrupted; the same command goes on from here", file=sys.stderr)
+        print("zhtune: interrupted; the same command goes on", file=sys.stderr)
         return 130
 
 

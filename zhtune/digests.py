@@ -22,12 +22,32 @@ def digest_path(path: Path) -> str:
     """
     if path.is_file():
         return _remembered([path])[0]
-    names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*")
-                   if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts))
+    names = [file.relative_to(path).as_posix() for file in visible_files(path)]
     if not names:
         raise DataError("the folder holds no file", path)
     digests = _remembered([path / name for name in names])
     return hash_text("".join(f"{name}\0{digest}\n" for name, digest in zip(names, digests, strict=True)))
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """What counts in a folder, sorted by name: its files, however deep, but for hidden ones and those in hidden folders.
+
+    Raises:
+        DataError: a name that is not UTF-8, which no artifact can hold.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    for file in files:
+        check_name(file)
+    return files
+
+
+def check_name(path: Path) -> None:
+    """Refuse a name that is not UTF-8, such as those of archives from Chinese Windows."""
+    if not (raw := os.fsencode(path)).isascii():
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{raw.decode('utf-8', 'backslashreplace')} is no UTF-8 name; rename it (convmv -f gbk -t utf8)") from error
 
 
 def _remembered(paths: list[Path]) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from zhtune import assets
 from zhtune.artifact import Artifact
-from zhtune.digests import digest_path, hash_text
+from zhtune.digests import check_name, digest_path, hash_text
 from zhtune.errors import ArtifactError, ConfigError, MissingDependency, require
 
 MODEL_KINDS = ("model", "adapter", "quantized", "file", "base", "endpoint")
@@ -29,13 +29,18 @@ class Source:
     kind: str
     """An artifact's kind, or "file" (a plain file or folder), "base" (embedded, new:), "endpoint"."""
     digest: str
-    """sha256 of the content; for an endpoint, of its address."""
+    """sha256 of the content, of a file with its name; for an endpoint, of its address."""
     path: Path | None = None
     """Where it lies; None for a base or an endpoint."""
     licences: tuple[str, ...] = ()
     """Licences of the content, carried upward by every later stage."""
     manifest: dict = field(default_factory=dict)
     """The manifest, where it is an artifact."""
+
+    @property
+    def fixed(self) -> str:
+        """The reference, with the revision that a hub gave for it."""
+        return f"{self.reference.partition('@')[0]}@{self.path.name}" if self.reference.startswith("hf:") else self.reference
 
 
 def resolve(reference: str) -> Source:
@@ -83,7 +88,11 @@ def from_path(path: Path, reference: str) -> Source:
         return Source(reference, artifact.kind, artifact.digest, path, tuple(artifact.manifest["licences"]), artifact.manifest)
     if (path / "started.json").exists():
         raise ArtifactError(f"{path} has no manifest.json: it is no finished artifact")
-    return Source(reference, "file", digest_path(path), path, ("unknown",))
+    check_name(path)
+    digest = digest_path(path)
+    if path.is_file():                                      # its suffix says how it is read, its name what its documents are called
+        digest = hash_text(f"{path.name}\0{digest}")
+    return Source(reference, "file", digest, path, ("unknown",))
 
 
 def shipped_licences(path: Path | None) -> tuple[str, ...]:

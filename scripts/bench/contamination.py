@@ -19,7 +19,6 @@ from mutate import texts
 from zhtune.corpus import units
 from zhtune.corpus.contamination import RUN, Benchmark, Item
 from zhtune.synthesis.leaks import benchmark_items
-from zhtune.synthesis.rows import read_rows
 
 _WIDTH = str.maketrans("，。；：？！（）", ",.;:?!()")
 
@@ -68,7 +67,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
     began = time.process_time()
-    items = list(benchmark_items(read_rows(arguments.benchmark)))
+    items = list(benchmark_items(arguments.benchmark))
     benchmark = Benchmark(items)
     print(json.dumps({"items": benchmark.items, "common_grams": benchmark.common_grams, "index_s": round(time.process_time() - began, 2)}))
     documents = texts(arguments.texts)

@@ -39,7 +39,8 @@ def _blocks(document: Any) -> Iterator[str]:
     from docx.table import Table
     for block in document.iter_inner_content():
         if isinstance(block, Table):
-            yield from ("\t".join(dict.fromkeys(cell.text.replace("\n", " ") for cell in row.cells)) for row in block.rows)
+            for row in block.rows:                          # a merged cell stands in row.cells as often as it is wide
+                yield "\t".join({cell._tc: cell.text.replace("\n", " ") for cell in row.cells}.values())
         else:
             yield block.text
 

@@ -30,7 +30,7 @@ class Sketches:
     bounds: np.ndarray
     """Where each text begins in them, (texts + 1,)"""
     bands: np.ndarray
-    """(texts, bands) uint64; 0 in the rows of texts that have no 5-gram"""
+    """(texts, bands) uint64; 0 in the rows of texts without a letter"""
     bins: np.ndarray
     """(texts, 128) uint8: the lowest byte of each bin, to estimate the Jaccard"""
 
@@ -54,7 +54,10 @@ def sketch(texts: list[str], rows: int) -> Sketches:
         last = max(first + 1, int(np.searchsorted(bounds, bounds[first] + _CHUNK, "right")) - 1)
         _lowest(units[bounds[first]:bounds[last]], np.diff(bounds[first:last + 1]), values[first:last])
         first = last
-    filled = np.diff(bounds) >= 5
+    lengths = np.diff(bounds)
+    for text in np.flatnonzero((lengths > 0) & (lengths < 5)).tolist():
+        _lowest(np.pad(units[bounds[text]:bounds[text + 1]], (0, 5 - lengths[text])), np.asarray([5]), values[text:text + 1])
+    filled = lengths > 0
     values[filled] = _densified(values[filled])
     bands = np.zeros((len(texts), BINS // rows), np.uint64)
     parts = values.reshape(len(texts), -1, rows).astype(np.uint64)
@@ -66,9 +69,9 @@ def sketch(texts: list[str], rows: int) -> Sketches:
 
 def _lowest(units: np.ndarray, lengths: np.ndarray, values: np.ndarray) -> None:
     """Lower the bins (texts, 128) to the least hashes of each text's 5-grams."""
-    hashes = shingles(units)
-    if not len(hashes):
+    if len(units) < 5:
         return
+    hashes = shingles(units)
     text = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
     inside = text[:-4] == text[4:]                          # no 5-gram of two texts
     hashes, text = hashes[inside], text[:-4][inside]

@@ -28,7 +28,8 @@ class Part:
     """How often it stands in the mix, at most the cap"""
 
 
-def plan(names: list[str], sizes: list[float], weights: list[float], temperature: float, max_epochs: float, total: float) -> list[Part]:
+def plan(names: list[str], sizes: list[float], weights: list[float], temperature: float, max_epochs: float, total: float,
+         estimated: bool = False) -> list[Part]:
     """Epochs of each corpus so that shares are as wanted, as far as the cap allows.
 
     Args:
@@ -38,6 +39,7 @@ def plan(names: list[str], sizes: list[float], weights: list[float], temperature
         temperature: 1 or more; of weights only where these are empty.
         max_epochs: cap.
         total: size of the mix; 0 for as much as all corpora hold.
+        estimated: sizes are estimates, which refuse no total.
 
     Raises:
         ConfigError: weights that are not one positive number a corpus, an empty corpus, more than the cap allows.
@@ -52,7 +54,7 @@ def plan(names: list[str], sizes: list[float], weights: list[float], temperature
     shares = shares / shares.sum()
     rest = total = total or float(sum(sizes))
     most = np.asarray(sizes, float) * max_epochs
-    if total > most.sum() * (1 + 1e-9):
+    if total > most.sum() * (1 + 1e-9) and not estimated:
         raise ConfigError(f"--total_tokens {total:,.0f} is more than {max_epochs:g} epochs of all corpora, {most.sum():,.0f}: raise --max_epochs")
     taken, free = np.zeros(len(names)), np.ones(len(names), bool)
     while free.any():                                       # what a capped corpus cannot give, the others give by share

@@ -11,6 +11,7 @@ Refusal, with its place; the rest goes on. What takes long to open is yielded se
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ from zhtune.corpus.documents import Unreadable, docx_text, pdf_text
 from zhtune.corpus.encodings import decode
 from zhtune.corpus.html_text import html_text
 from zhtune.corpus.streams import Stream, suffix_of
+from zhtune.digests import visible_files
 from zhtune.errors import DataError
+from zhtune.log import logger
 from zhtune.records import Document, dumps
 
 TEXT_KEYS = ("text", "content", "body", "html", "正文", "内容", "文本")
@@ -33,6 +36,7 @@ _TEXTS, _PAGES, _FILES = (".txt", ".md"), (".html", ".htm", ".xhtml"), (".docx",
 _TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
 SUFFIXES = (*_TEXTS, *_PAGES, *_FILES, *_TABLES)
 _LONGEST = 1 << 24                                          # characters of a text file that are one document
+_PIECE = re.compile(r"#[1-9]\d*$")                          # what ends the id of a divided document's later pieces
 _SCHEMA = pa.schema([("id", pa.string()), ("text", pa.string()), ("metadata", pa.string())])
 
 
@@ -81,7 +85,7 @@ def read_sealed(paths: list[Path], fields: Iterable[str] = ()) -> Iterator[Docum
 def list_files(paths: list[Path]) -> Iterator[tuple[Path, str]]:
     """The files of files and folders in the order in which they are read, each with what its documents' ids begin with."""
     for place, path in zip(_places(paths), paths, strict=True):
-        files = [path] if path.is_file() else _visible_files(path)
+        files = [path] if path.is_file() else visible_files(path)
         if not any(suffix_of(file.name) in SUFFIXES for file in files):
             raise DataError(f"holds no file of the kinds {', '.join(SUFFIXES)} (plain, .gz or .zst)", path)
         for file in files:
@@ -114,11 +118,6 @@ def _places(paths: list[Path]) -> list[str]:
         common = os.path.commonpath([os.path.abspath(path.parent) for path in paths])
         return [f"{Path(os.path.relpath(path.parent, common)).as_posix()}/" for path in paths]
     return [f"{path.name}/" if names[path.name] == 1 else f"{path.name}.{number}/" for number, path in enumerate(paths)]
-
-
-def _visible_files(folder: Path) -> list[Path]:
-    """What counts in a folder: the same files whose content its digest covers."""
-    return sorted(p for p in folder.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
 def read_file(path: Path, name: str, fields: tuple[str, ...]) -> Iterator[Document | Refusal | Sealed]:
@@ -218,11 +217,36 @@ def write_documents(path: Path, documents: list[Document]) -> None:
 def read_texts(folder: Path, split: str = "part") -> Iterator[tuple[str, str]]:
     """Yield `(id, text)` of a corpus artifact's split: "part" (to learn from) or "heldout" (to measure on).
 
-    A plain file or folder has no split: all of it is yielded, whichever split is asked for.
+    A plain file or folder has no split: all of it is yielded, whichever split is asked for, and what is no text is told of at the end.
     """
     if not (folder / "manifest.json").exists():
-        yield from ((d.id, d.text) for d in read_files([folder]) if isinstance(d, Document))
+        refused: Counter[str] = Counter()
+        for item in read_files([folder]):
+            if isinstance(item, Document):
+                yield item.id, item.text
+            else:
+                refused[item.reason] += 1
+        if refused:
+            counts = ", ".join(f"{number} {reason}" for reason, number in refused.most_common())
+            logger.warning("%s: left out as no text: %s; zhtune clean lists them", folder, counts)
         return
     for path in sorted(folder.glob(f"{split}-*.parquet")):
         for batch in pq.ParquetFile(path).iter_batches(columns=["id", "text"]):
             yield from zip(batch.column("id").to_pylist(), batch.column("text").to_pylist(), strict=True)
+
+
+def read_whole(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield `(id, text)` of all documents of a corpus, held-out ones too, those whole again that `clean` divided (id#0, id#1 …)."""
+    splits = [read_texts(folder, split) for split in (("part", "heldout") if (folder / "manifest.json").exists() else ("part",))]
+    heads = [next(split, None) for split in splits]
+
+    def take(place: int) -> str:
+        text, heads[place] = heads[place][1], next(splits[place], None)
+        return text
+    while left := [i for i, head in enumerate(heads) if head is not None]:
+        first = next((i for i in left if not _PIECE.search(heads[i][0])), left[0])     # no later piece: its first lies in the other split
+        name, text = heads[first][0].removesuffix("#0"), take(first)
+        number = 1
+        while (place := next((i for i, head in enumerate(heads) if head and head[0] == f"{name}#{number}"), None)) is not None:
+            text, number = text + take(place), number + 1
+        yield name, text

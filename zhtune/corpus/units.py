@@ -74,9 +74,11 @@ def mix(values: np.ndarray) -> np.ndarray:
 
 
 def shingles(units: np.ndarray) -> np.ndarray:
-    """64-bit hashes of all 5-grams, (units - 4,)."""
-    if len(units) < 5:
+    """64-bit hashes of all 5-grams, (units - 4,); of fewer units one of them all, (1,)."""
+    if not len(units):
         return np.zeros(0, np.uint64)
+    if len(units) < 5:
+        units = np.pad(units, (0, 5 - len(units)))
     wide = units.astype(np.uint64)
     pairs = wide[:-1] | wide[1:] << np.uint64(16)
     hashes = pairs[:-3] | pairs[2:-1] << np.uint64(32)      # four units, exactly

@@ -92,7 +92,7 @@ def _stages(sheet: Page, figures: dict[str, Any]) -> None:
 def _vocabulary(sheet: Page, made: dict[str, Artifact]) -> None:
     for label, a in made.items():
         metrics = a.manifest["metrics"]
-        if a.manifest["stage"] != "extend":
+        if a.manifest["stage"] != "extend" or "new_tokens" not in metrics:      # a longer context has none
             continue
         sheet.section("词表扩充", "Vocabulary extension")
         before, after = metrics["tokens_per_character_before"], metrics["tokens_per_character_after"]

@@ -18,14 +18,12 @@ from zhtune.graph.place import targets
 from zhtune.graph.property_graph import PropertyGraph
 from zhtune.graph.rdf import read_ntriples, read_turtle
 from zhtune.graph.read import header_of, is_triple, json_triples, read_spo, read_triples, table_triples
-from zhtune.graph.rows import Row, entities, layout_of
+from zhtune.graph.rows import COLUMNS, Row, entities, layout_of
 from zhtune.graph.tables import clean, read_csv, table_rows
 from zhtune.log import logger
 
 _TRIPLE_FILES = (".jsonl", ".csv", ".tsv")
 _SHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
-_NAMES = ("name", "名称", "名字", "姓名")
-"""First cells that make a header of three columns one of a wide table"""
 IN_ORDER = ("triples", "spo", "json_triples")
 """Shapes whose order of triples is kept as it is; the others are grouped by their heads"""
 _NOT_GRAPH = ("ontology.yaml", "heldout.yaml")
@@ -59,14 +57,12 @@ def find(path: Path, ontology: Ontology | None) -> list[Found]:
     named = sorted(p for p in path.iterdir() if p.stem == "triples" and p.suffix in _TRIPLE_FILES)
     if len(named) > 1:
         raise DataError(f"expected one file triples.jsonl, triples.csv or triples.tsv, found {len(named)}", path)
-    if named:
-        return [Found(named[0], "triples")]
     files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith(".") and p.name not in _NOT_GRAPH)
-    known = [p for p in files if p.suffix.lower() in _SHAPES]
+    known = named or [p for p in files if p.suffix.lower() in _SHAPES]
     if not known:
         raise DataError(f"holds no file of the kinds {', '.join(_SHAPES)}", path)
     if unread := [p.name for p in files if p not in known]:
-        logger.info("kg: not read, for their kinds are unknown: %s", ", ".join(unread))
+        logger.info("kg: not read, for %s: %s", f"{named[0].name} is the graph" if named else "their kinds are unknown", ", ".join(unread))
     return [Found(p, shape_of(p, ontology)) for p in known]
 
 
@@ -140,7 +136,8 @@ def _is_wide(header: list[str], ontology: Ontology | None) -> bool:
         return False
     if ontology and any(name in header for name in ontology.rows.name):
         return True
-    return len(header) != 3 or header[0].lower() in _NAMES
+    known = targets(ontology, "the ontology")[1] if ontology else {}
+    return len(header) != 3 or any(cell.lower() in COLUMNS for cell in header) or all(cell in known for cell in header[1:])
 
 
 def _jsonl_shape(path: Path, ontology: Ontology | None) -> str:

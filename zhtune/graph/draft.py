@@ -67,7 +67,7 @@ def _with_fields(made: dict[str, Any], fields: dict[str, _Field], types: dict[st
         if path in aliases:
             continue
         lists = seen.shape == "list" or (seen.shape == "cell" and _lists(seen.texts))
-        taken = {*made["relations"], *attributes}
+        taken = {*made["relations"], *attributes, *(other for other in fields if other != path)}
         name = _last(path) if _last(path) not in taken else path if path not in taken else f"{path}属性"
         if lists:
             relation = draft_ontology({name: (tuple(seen.types), (name,))}, domain)["relations"][name]

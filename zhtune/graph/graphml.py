@@ -15,7 +15,7 @@ from zhtune.graph.property_graph import Edge, PropertyGraph
 from zhtune.graph.rows import Row
 from zhtune.graph.tables import clean, file_text
 
-_RELATION = ("relation", "关系", "type", "label", "name", "predicate")
+_RELATION = ("relation", "关系", "type", "label", "edge label", "name", "predicate")
 _LABELS = ("labels", "type", "类型")
 
 
@@ -55,7 +55,7 @@ def _add_node(graph: PropertyGraph, attributes: dict[str, str], named: dict[str,
 def _add_edge(graph: PropertyGraph, attributes: dict[str, str], named: dict[str, str], path: Path, line: int) -> None:
     if not {"source", "target"} <= set(attributes):
         raise DataError("an edge has no source or no target", path, line)
-    key = next((name for name in _RELATION if name in named), "")
+    key = next((name for wanted in _RELATION for name in named if name.lower() == wanted), "")
     relation = named.pop(key, "") or clean(attributes.get("label", ""))
     if not relation:
         raise DataError(f"an edge has no relation; expected it as data under one of {', '.join(_RELATION)}", path, line)

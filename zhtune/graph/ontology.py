@@ -95,17 +95,18 @@ def read_ontology(path: Path) -> Ontology:
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(n, str) and n in relations for n in pair):
             raise DataError(f"contradictions: {pair!r} is no pair of declared relations", path)
         pairs.append((pair[0], pair[1]))
-    refuse = strings(raw.get("refuse"), "refuse", path)
+    refuse, disclaimer = strings(raw.get("refuse"), "refuse", path), text(raw.get("disclaimer"), "disclaimer", path)
     for wording in refuse:
         placeholders(wording, {"h"}, "refuse", path)
     return Ontology(
-        domain=str(raw.get("domain", path.parent.name)), title=str(raw.get("title", "")), licence=str(raw.get("licence", "unknown")),
+        domain=text(raw.get("domain"), "domain", path) or path.parent.name, title=text(raw.get("title"), "title", path),
+        licence=text(raw.get("licence"), "licence", path) or "unknown",
         types=types, relations=relations, contradictions=tuple(pairs), refuse=refuse,
         filler_before=strings(raw.get("filler_before"), "filler_before", path),
-        filler_after=strings(raw.get("filler_after"), "filler_after", path), disclaimer=str(raw.get("disclaimer", "")),
+        filler_after=strings(raw.get("filler_after"), "filler_after", path), disclaimer=disclaimer,
         attributes=attributes, aliases=read_aliases(raw.get("aliases"), path), rows=read_rows(raw.get("rows"), types, path),
         hygiene=read_hygiene(raw.get("hygiene"), path), consult=read_consult(raw.get("consult"), relations, path), raw=raw,
-        safety=read_safety(raw.get("safety"), str(raw.get("disclaimer", "")), relations, types, path))
+        safety=read_safety(raw.get("safety"), disclaimer, relations, types, path))
 
 
 def read_heldout(path: Path, ontology: Ontology) -> dict[str, dict[str, list[str]]]:

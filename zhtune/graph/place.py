@@ -134,9 +134,6 @@ def _place_value(value: Value, target: Target, placed: Placed, clean: _Cleaner, 
     for text in _parts(value.text, target.split):
         if target.kind in ("relation", "inverse"):
             raw = Raw(value.entity, value.field, text, value.type, "", value.source, value.file, value.line)
-            if target.kind == "inverse":
-                raw = raw._replace(head_type="", tail_type=value.type, head=text, tail=value.entity)
-                target = Target("relation", target.name, target.split)
             _place_edge(raw, target, placed, clean, ontology)
             continue
         placed.read += 1

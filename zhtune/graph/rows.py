@@ -13,6 +13,7 @@ _NAMES = ("name", "名称", "名字", "姓名", "中文名", "title", "标题", 
 _TYPES = ("type", "类型", "实体类型")
 _IDS = ("id", ":id", "_id", "序号")
 """Last parts of fields, in lower case: what names an entity (the earlier the better), types it, or only numbers it"""
+COLUMNS = frozenset((*_NAMES, *_TYPES, *_IDS))
 
 
 class Row(NamedTuple):

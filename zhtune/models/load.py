@@ -23,7 +23,7 @@ from zhtune.templates.render import template_of
 from zhtune.tokenizers.load import read_object
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json",
-                   "generation_config.json")
+                   "generation_config.json", "extension.json")  # the last says which rows are new
 _MERGED = ("LORA", "IA3")                                   # peft_type of adapters that fold into weights
 
 
@@ -82,11 +82,13 @@ def load_model(folder: Path, dtype: str = "float32", quantized: str = "") -> Any
     more = {"quantization_config": _bitsandbytes(torch, transformers, quantized)} if quantized else {}
     chatglm.register()
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype if dtype == "auto" else getattr(torch, dtype), attn_implementation="eager",
+        model, found = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, output_loading_info=True, dtype=dtype if dtype == "auto" else getattr(torch, dtype), attn_implementation="eager",
             local_files_only=True, trust_remote_code=False, use_safetensors=True, **more)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{folder} cannot be loaded as a model: {str(error).splitlines()[0]}") from error
+    if missing := sorted(found["missing_keys"]):            # transformers would go on with random ones
+        raise ConfigError(f"{folder} lacks {len(missing)} weights of a causal language model, such as {missing[0]}")
     for module in model.modules() if quantized else ():
         # On AVX512-BF16 processors bitsandbytes 0.50 repacks 4-bit weights at the first forward in evaluation mode: training
         # after it drops gradients silently, and saving after it writes garbage.
@@ -165,7 +167,7 @@ def _base_of(adapter: Source, base: str) -> Source:
         return references.resolve(base or str(path))
     resolved = adapter.manifest["resolved"]
     location = resolved["base"]
-    inside = location if resolved["base_kind"] == "base" else str((adapter.path / location).resolve())
+    inside = location if resolved["base_kind"] == "base" or location.startswith("hf:") else str((adapter.path / location).resolve())
     found = references.resolve(base if base and resolved["base_kind"] != "adapter" else inside)
     if found.digest != resolved["base_digest"]:
         raise ArtifactError(f"{adapter.reference} was trained on another {location}: its digest has changed")

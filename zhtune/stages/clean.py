@@ -18,16 +18,15 @@ from zhtune.corpus import char_model, clean_page, filters, script
 from zhtune.corpus.contamination import Benchmark
 from zhtune.corpus.distinct import Distinct
 from zhtune.corpus.prepare import Outcome, Settings, count_lines, prepared
-from zhtune.corpus.read import read_sealed, read_texts, write_documents
+from zhtune.corpus.read import read_sealed, read_texts, read_whole, write_documents
 from zhtune.errors import ConfigError, DataError
 from zhtune.log import logger, progress
 from zhtune.records import Document, write_json
 from zhtune.references import Source, expand
 from zhtune.synthesis.leaks import benchmark_items
-from zhtune.synthesis.rows import read_rows
 from zhtune.text import normalise
 
-STAGE = Stage("clean", version=4, kind="corpus",
+STAGE = Stage("clean", version=5, kind="corpus",
               inputs={"input": ("file",), "preset": ("file",), "good": ("corpus", "file"),
               "distinct_from": ("corpus", "file"), "against": ("file", "records", "preferences")})
 _PART = 20_000                                              # documents a parquet part
@@ -206,7 +205,7 @@ def _distinct(work: Work, rules: filters.Rules, documents: Iterator[Document], l
     """Those of which nothing better, no other corpus and no benchmark has a copy."""
     benchmark = None
     if work.sources.get("against"):
-        benchmark = Benchmark(benchmark_items(read_rows([source.path for source in work.given("against")])))
+        benchmark = Benchmark(benchmark_items([source.path for source in work.given("against")]))
         work.metrics["benchmark_items"] = benchmark.items
     others = work.given("distinct_from")
     near = rules.near or (1.0 if others else 0.0)
@@ -222,9 +221,7 @@ def _distinct(work: Work, rules: filters.Rules, documents: Iterator[Document], l
 def _texts_of(sources: list[Source]) -> Iterator[tuple[str, str]]:
     """`(id, text)` of whole corpora, held-out documents too."""
     for source in sources:
-        for split in ("part", "heldout") if source.manifest else ("part",):
-            for name, text in read_texts(source.path, split):
-                yield f"{source.path.name}/{name}", normalise(text)
+        yield from ((f"{source.path.name}/{name}", normalise(text)) for name, text in read_whole(source.path))
 
 
 def _count(documents: Iterator[Document]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from zhtune.config import StageConfig
 from zhtune.errors import ConfigError, DataError, require
 from zhtune.log import logger
 from zhtune.models.context import require_context
-from zhtune.models.load import load_chain, open_encoder, save_template
+from zhtune.models.load import open_encoder, save_template
 from zhtune.records import read_preferences
 from zhtune.references import MODEL_KINDS
 from zhtune.templates.encode import ChatEncoder
@@ -22,7 +22,7 @@ from zhtune.train import mixing
 from zhtune.train.adapter import Lora, Tuning
 from zhtune.train.schedule import Launch, Schedule, Validation
 
-STAGE = Stage("dpo", version=3, kind="adapter", inputs={"model": MODEL_KINDS, "preferences": ("preferences", "file")})
+STAGE = Stage("dpo", version=4, kind="adapter", inputs={"model": MODEL_KINDS, "preferences": ("preferences", "file")})
 _COMPARED = 64                                              # pairs whose log-probabilities are taken before and after
 _ANSWERED = 8                                               # prompts that are answered before and after
 
@@ -67,6 +67,10 @@ class DpoConfig(StageConfig):
             raise ConfigError("--beta must be above 0")
         if not 0 <= self.label_smoothing < 0.5 or (self.label_smoothing and self.loss != "sigmoid"):
             raise ConfigError("--label_smoothing is a share from 0 to below 0.5, for --loss sigmoid")
+        if self.schedule.micro_batch == "auto":
+            raise ConfigError("--schedule.micro_batch auto is for sft and pretrain; give dpo a number")
+        if self.validation.patience and not self.validation.share:
+            raise ConfigError("--validation.patience needs a --validation.share: without it nothing is measured on the way")
         if self.reference_free and self.loss == "kto":
             raise ConfigError("--reference_free needs --loss sigmoid, ipo or hinge")
 
@@ -88,18 +92,17 @@ def _write(work: Work, config: DpoConfig) -> None:
         quantized = finetune.check(work.sources["model"], folder, config.method, config.lora, config.tuning)
         require_context(read_object(folder / "config.json"), "--max_length", config.max_length)
         pairs, held = _encode(work, config, encoder)
-        model, _ = load_chain(work.sources["model"], Path(scratch), quantized=quantized)
+        model = finetune.load(work.sources["model"], Path(scratch), quantized)
         model = finetune.prepare(model, config.method, config.lora, config.tuning, config.seed, folder)
         shown = (held or pairs)[:_COMPARED]
-        before = _look(model, shown, encoder)
         figures = preference.train_pairs(
             model, folder, pairs, preference.Objective(config.loss, config.beta, config.label_smoothing, config.reference_free),
-            trainer.Run(config.schedule, work.checkpoints, config.seed, config.launch, work.path / "logs", held, config.validation.patience))
-        after = _look(model, shown, encoder)
+            trainer.Run(config.schedule, work.checkpoints, config.seed, config.launch, work.path / "logs", held, config.validation.patience),
+            lambda model: _look(model, shown, encoder))
         finetune.save(work, model, config.method, Path(config.out), work.sources["model"], folder, figures["weights"])
         save_template(encoder, folder, work.path)
     finetune.report_training(work, "dpo", figures)
-    work.report["rewards"] = figures["rewards"]
+    work.report["rewards"], before, after = figures["rewards"], figures["before"], figures["after"]
     work.metrics |= {"margin": figures["rewards"]["margins"][1], **preference.compared(shown, before[0], after[0]),
                      "answer_tokens_before": before[1], "answer_tokens_after": after[1]}
     if "accuracies" in figures["rewards"]:                  # TRL's KTO logs none
@@ -148,6 +151,8 @@ def _encode(work: Work, config: DpoConfig, encoder: ChatEncoder) -> tuple[list[A
     leaks = mixing.leaks(asked, taught)
     train = [pair for pair, away in zip(pairs, out, strict=True) if not away]
     held = [pair for pair, away, leak in zip(pairs, out, leaks, strict=True) if away and not leak]
+    if config.validation.share and not held:
+        raise DataError(f"--validation.share {config.validation.share} holds out none of {len(pairs)} pairs that training does not ask as well", file)
     work.kept = len(train) + len(held)
     for _ in range(len(pairs) - work.kept):
         work.drop("validation_in_training")

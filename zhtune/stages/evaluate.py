@@ -101,8 +101,11 @@ def _questions(work: Work, config: EvaluateConfig) -> tuple[list[Question], Grap
 def _bits(work: Work, config: EvaluateConfig, engine: Engine) -> float | None:
     from zhtune.models import bits
     from zhtune.models.generation import TransformersEngine
-    if not isinstance(engine, TransformersEngine):
-        return None                                         # llama.cpp gives no log-probabilities of a prompt
+    if not isinstance(engine, TransformersEngine):          # llama.cpp and endpoints give no log-probabilities of a prompt
+        if not config.graph:
+            raise ConfigError("--corpus alone measures nothing of a GGUF file or an endpoint, which tell no probabilities of a text: "
+                              "give --graph, or evaluate the model before it is quantized")
+        return None
     texts = bits.windows((text for _, text in read_texts(work.sources["corpus"].path, "heldout")), config.windows, config.seed)
     if not texts:
         raise DataError(f"has no held-out text of {bits.WINDOW} characters", work.sources["corpus"].path)

@@ -32,10 +32,10 @@ from zhtune.vocabulary.fertility_page import write_page
 from zhtune.vocabulary.pieces import read_pieces, vocab_file
 from zhtune.vocabulary.reproduce import chinese_llama
 
-STAGE = Stage("extend", version=3, kind="model",
+STAGE = Stage("extend", version=4, kind="model",
               inputs={"model": (*MODEL_KINDS, "tokenizer"), "vocab": ("vocab", "file"), "corpus": ("corpus", "file")})
 # What describes the old vocabulary is not copied.
-_COPIED = tuple(name for name in TOKENIZER_FILES if name not in ("tokenizer.json", "tokenizer.model"))
+_COPIED = tuple(name for name in TOKENIZER_FILES if name not in ("tokenizer.json", "tokenizer.model", "extension.json"))
 # What a published vocabulary without a sample is measured on.
 _PROBE = {"text": ["患者，男，65岁，因“反复胸闷、气促3年，加重1周”入院。\n既往有高血压病史10年，最高180/110mmHg；服用氨氯地平。",
                    "中华人民共和国民法典规定：当事人应当遵循诚信原则，秉持诚实，恪守承诺。"]}

@@ -23,11 +23,11 @@ from zhtune.graph.graph import Triple
 from zhtune.graph.items import Attributed, Raw
 from zhtune.graph.ontology import Ontology, read_heldout, read_ontology
 from zhtune.graph.picture import report_page
-from zhtune.graph.place import Placed, place
+from zhtune.graph.place import Placed, place, targets
 from zhtune.graph.statistics import statistics
 from zhtune.records import write_jsonl
 
-STAGE = Stage("kg", version=3, kind="graph", inputs={"input": ("file",), "ontology": ("file", "graph"), "additions": ("file",)})
+STAGE = Stage("kg", version=4, kind="graph", inputs={"input": ("file",), "ontology": ("file", "graph"), "additions": ("file",)})
 _SHOWN = 5
 Pair = tuple[Triple, Raw]
 
@@ -65,6 +65,8 @@ def _write(work: Work, config: KgConfig) -> None:
     if given:
         path = given.path / "ontology.yaml" if given.path.is_dir() else given.path
     ontology = read_ontology(path) if given or path.exists() else None
+    if ontology:
+        targets(ontology, path)                             # names that are claimed twice, before any is looked up
     found = find(folder, ontology)
     what = read(found, ontology)
     if not what.items:

@@ -28,7 +28,7 @@ from zhtune.synthesis.linting.names import CURES, Problem
 from zhtune.synthesis.linting.page import terminal, write_page
 from zhtune.synthesis.rows import read_rows
 
-STAGE = Stage("lint", version=3, kind="records",
+STAGE = Stage("lint", version=4, kind="records",
               inputs={"records": ("records", "file"), "preferences": ("preferences", "file"), "corpus": ("corpus", "file"),
               "preset": ("file",), "against": ("file", "records", "preferences")})
 _ROUNDS = 3                                                 # a repair may bring another problem to light: <think> without an answer
@@ -121,7 +121,7 @@ def _write(work: Work, config: LintConfig) -> None:
     work.kind = name
     sources = work.given(name)
     work.licences = {licence for source in sources for licence in source.licences}   # a test file gives nothing away
-    tests = Benchmark(benchmark_items(read_rows([s.path for s in work.given("against")]))) if config.against else None
+    tests = Benchmark(benchmark_items([s.path for s in work.given("against")])) if config.against else None
     findings = Findings()
     kept = _kept(work, config, [s.path for s in sources], findings, tests)
     work.kept = write_jsonl(work.path / f"{name}.jsonl", progress(kept, "lint"))
@@ -150,7 +150,7 @@ def _kept(work: Work, config: LintConfig, paths: list[Path], findings: Findings,
         findings.ignored.update(item.ignored)
         value, problems = _settle(item, config, findings)
         if not any(CURES[p.name].cure == "refuse" for p in problems):
-            between = [*(_against(value, item, tests) if tests else ()), *duplicates.problems(item.where, *_halves(value))]
+            between = [*(_against(value, item, tests) if tests else ()), *duplicates.problems(item.where, *_halves(value), value.get("tools"))]
             if near and not any(p.name == "duplicate" for p in between):
                 between += near.problems(item.where, *_halves(value))
             findings.note(item.where, between)

@@ -48,7 +48,5 @@ def _write(work: Work, config: MergeConfig) -> None:
         encoder, _ = open_encoder(adapter, Path(scratch), chat=False, base=config.base)
         copy_tokenizer(folder, work.path)                   # after save_pretrained: the base's generation config stands
         save_template(encoder, folder, work.path)           # that of an adapter goes before the base's
-        if (folder / "extension.json").exists():
-            (work.path / "extension.json").write_bytes((folder / "extension.json").read_bytes())
     work.licences |= set(base.licences)
     work.metrics |= {"adapters": len(adapters), "parameters": sum(p.numel() for p in model.parameters())}

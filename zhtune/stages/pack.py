@@ -22,7 +22,7 @@ from zhtune.log import logger, progress
 from zhtune.models.load import chain, materialise
 from zhtune.references import MODEL_KINDS, Source
 from zhtune.templates.encode import ChatEncoder
-from zhtune.tokenizers.load import read_object
+from zhtune.tokenizers.load import fingerprint, read_object
 from zhtune.tokenizers.texts import Encode, faster_encoder
 
 STAGE = Stage("pack", version=1, kind="tokens", inputs={"corpus": ("corpus", "file"), "model": (*MODEL_KINDS, "tokenizer")})
@@ -76,19 +76,20 @@ def _write(work: Work, config: PackConfig) -> None:
         has_tokenizer = source.path is not None and (source.path / "tokenizer.json").exists()
         folder = source.path if has_tokenizer else materialise(source, Path(scratch))
         encoder, definition = ChatEncoder(folder, chat=False), read_object(folder / "tokenizer.json")
+    work.resolved["tokenizer"] = fingerprint(definition)
     sources = work.given("corpus")
     mixed = len(sources) > 1 or config.total_tokens > 0
     names = _names(sources)
     if mixed:
         _announce(mixing.plan(names, _estimates(sources, encoder.texts_ids), config.weights, config.temperature, config.max_epochs,
-                              config.total_tokens))
+                              config.total_tokens, estimated=True))
     elif config.weights:
         raise ConfigError("--weights are for several corpora: name them with --corpus A B, or leave the weights out")
     folders = [work.path / "checkpoints" / str(i) if mixed else work.path for i in range(len(sources))]
     made = [_tokenise(work, s, f, definition, encoder, config.workers) for s, f in zip(sources, folders, strict=True)]
     tokens = [tokens for _, tokens, _ in made]
     work.kept = work.counted_in
-    work.metrics |= {"tokens": sum(tokens), "tokens_per_character": sum(tokens) / sum(characters for _, _, characters in made)}
+    work.metrics |= {"tokens": sum(tokens), "tokens_per_character": sum(tokens) / max(sum(characters for _, _, characters in made), 1)}
     if mixed:
         parts = mixing.plan(names, tokens, config.weights, config.temperature, config.max_epochs, config.total_tokens)
         _mix(work, config, parts, folders, encoder.size)

@@ -21,9 +21,10 @@ from zhtune.synthesis.safety import Safety
 from zhtune.synthesis.samples import questions, sampled_pairs
 from zhtune.synthesis.tasks import read_wordings
 from zhtune.synthesis.teachers.joblog import JobLog
+from zhtune.synthesis.teachers.replies import part_thinking
 from zhtune.synthesis.teachers.teacher import Job, LocalTeacher
 
-STAGE = Stage("prefer", version=3, kind="preferences", inputs={"graph": ("graph",), "records": ("records",), "model": MODEL_KINDS})
+STAGE = Stage("prefer", version=4, kind="preferences", inputs={"graph": ("graph",), "records": ("records",), "model": MODEL_KINDS})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,9 @@ def _write(work: Work, config: PreferConfig) -> None:
         heads, avoid = taught.heads, {*taught.unknown_train, *taught.unknown_eval}
     rows = _sampled(work, graph, heads, config) if config.model else _swapped(work, graph, heads, avoid, config)
     rows += flawed_pairs(graph, set(heads), avoid, tuple(config.flaws), config.flaw_pairs, config.seed, read_wordings())
+    if not rows:
+        raise DataError(f"gives no pair of {', '.join(config.flaws)}: missing_disclaimer needs safety: in the ontology, relation_swap "
+                        "contradictions:, false_refusal --records with heads that stay unknown", work.sources["graph"].path)
     safety = Safety(graph)
     rows = [row if row["source"]["flaw"] in ("missing_disclaimer", "sampled") else safety.add(safety.add(row, "chosen"), "rejected") for row in rows]
     if config.flaws:
@@ -118,7 +122,7 @@ def _sampled(work: Work, graph: Graph, heads: list[str], config: PreferConfig) -
         with JobLog(work.path / "logs" / "samples.jsonl") as log:
             name = f"{source.path.name if source.path else source.reference}@{source.digest[:12]}"
             teacher = LocalTeacher(name, lambda conversations, *how: engine.generate(conversations, Sampling(how[0], how[1], seed=how[2])), log)
-            texts = [outcome.text for outcome in teacher.ask(jobs)]
+            texts = [part_thinking(outcome.text)[1] for outcome in teacher.ask(jobs)]
     finally:
         engine.close()
     rows, dropped = sampled_pairs(graph, asked, [texts[i::len(asked)] for i in range(len(asked))], name, config.seed)

@@ -17,10 +17,10 @@ from zhtune.errors import ConfigError, DataError, require
 from zhtune.log import logger
 from zhtune.models import bits
 from zhtune.models.context import require_context
-from zhtune.models.load import load_chain, open_encoder, save_template
+from zhtune.models.load import open_encoder, save_template
 from zhtune.references import MODEL_KINDS
 from zhtune.templates.encode import ChatEncoder
-from zhtune.tokenizers.load import read_object
+from zhtune.tokenizers.load import fingerprint, read_object
 from zhtune.train.adapter import Lora, Method, Tuning, prompt_length
 from zhtune.train.samples import Sample
 from zhtune.train.schedule import Launch, Schedule
@@ -93,9 +93,12 @@ def _write(work: Work, config: PretrainConfig) -> None:
         encoder, folder = open_encoder(work.sources["model"], Path(scratch), chat=False)
         quantized = finetune.check(work.sources["model"], folder, config.method, config.lora, config.tuning,
                                    "give --isolate false" if config.isolate else "", config.launch.strategy)
+        for source in (work.sources[name] for name in ("tokens", "replay") if name in work.sources):
+            if source.manifest["resolved"].get("tokenizer", own := fingerprint(read_object(folder / "tokenizer.json"))) != own:
+                raise DataError("was packed with another tokenizer than this model's; pack it with --model of the model", source.path)
         taken = prompt_length(config.method, config.tuning)
         require_context(read_object(folder / "config.json"), "--block with the prompt" if taken else "--block", config.block + taken)
-        model, _ = load_chain(work.sources["model"], Path(scratch), quantized=quantized)
+        model = finetune.load(work.sources["model"], Path(scratch), quantized)
         samples = _samples(work, config, model.config.vocab_size)
         texts = {name: _texts(work, config, source) for name, source in (("", "corpus"), ("general_", "general")) if getattr(config, source)}
         _measure(work, model, encoder, texts, "before")
@@ -117,6 +120,7 @@ def _write(work: Work, config: PretrainConfig) -> None:
         finetune.save(work, model, config.method, Path(config.out), work.sources["model"], folder, figures["weights"])
         save_template(encoder, folder, work.path)
     finetune.report_training(work, "pretrain", figures)
+    work.resolved |= {"method": config.method, "quantized": quantized}
 
 
 def _measure(work: Work, model: Any, encoder: ChatEncoder, texts: dict[str, list[str]], when: str) -> None:
@@ -141,10 +145,11 @@ def _phase(work: Work, config: PretrainConfig, model: Any, folder: Path, samples
            measure: Callable[[Any], dict[str, float]] | None) -> dict[str, Any]:
     from zhtune.train import trainer
     hook = only_rows(model, rows) if rows else None
-    rate = config.schedule.learning_rate * (2 if rows else 1)   # rows alone bear twice the rate: nothing else can break
+    schedule = config.schedule
+    if rows:                                                # alone they bear twice the rate; decay would reach the rows that stay
+        schedule = replace(schedule, learning_rate=2 * schedule.learning_rate, weight_decay=0.0)
     figures = trainer.train(model.train(), folder, samples, trainer.Run(
-        replace(config.schedule, learning_rate=rate), work.checkpoints / name, config.seed, config.launch, work.path / "logs",
-        measure=measure))
+        schedule, work.checkpoints / name, config.seed, config.launch, work.path / "logs", measure=measure))
     if hook is not None:
         hook.remove()
     return figures
@@ -158,12 +163,12 @@ def only_rows(model: Any, rows: range) -> Any:
     import torch
     model.requires_grad_(False)
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    mask = torch.zeros(embedding.shape[0], 1, dtype=embedding.dtype, device=embedding.device)
+    mask = torch.zeros(embedding.shape[0], 1, dtype=embedding.dtype)
     mask[rows.start:rows.stop] = 1
     hooks = []
     for weight in {id(w): w for w in (embedding, head)}.values():
         weight.requires_grad_(True)
-        hooks.append(weight.register_hook(lambda gradient: gradient * mask))
+        hooks.append(weight.register_hook(lambda gradient: gradient * mask.to(gradient)))    # the model may be moved after this
     return _Hooks(hooks)
 
 

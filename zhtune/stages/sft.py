@@ -14,7 +14,7 @@ from zhtune.config import StageConfig
 from zhtune.errors import ConfigError, DataError, require
 from zhtune.log import logger, progress
 from zhtune.models.context import require_context
-from zhtune.models.load import load_chain, open_encoder, save_template
+from zhtune.models.load import open_encoder, save_template
 from zhtune.records import read_records, write_jsonl
 from zhtune.references import MODEL_KINDS, Source
 from zhtune.templates.encode import ChatEncoder, answered, with_tools
@@ -79,6 +79,8 @@ class SftConfig(StageConfig):
             raise ConfigError(f"--weights needs one number above 0 for each of the {sources} --records, found {self.weights}")
         if self.validation_records and self.validation.share:
             raise ConfigError("--validation_records and --validation.share exclude each other")
+        if self.validation.patience and not (self.validation.share or self.validation_records):
+            raise ConfigError("--validation.patience needs --validation.share or --validation_records: without them nothing is measured on the way")
         if self.start and self.method != "p-tuning-v2":
             raise ConfigError(f"--start is a prefix for --method p-tuning-v2, not for {self.method}")
 
@@ -110,7 +112,7 @@ def _write(work: Work, config: SftConfig) -> None:
             work.kind = "records"
             write_jsonl(work.path / "samples.jsonl", (s.row() for s in samples))
             return
-        model, _ = load_chain(work.sources["model"], Path(scratch), quantized=quantized)
+        model = finetune.load(work.sources["model"], Path(scratch), quantized)
         model = finetune.prepare(model, config.method, config.lora, config.tuning, config.seed, folder, work.sources.get("start"))
         figures = trainer.train(model, folder, samples, trainer.Run(
             config.schedule, work.checkpoints, config.seed, config.launch, work.path / "logs", held, config.validation.patience,
@@ -148,6 +150,8 @@ def divide(work: Work, config: SftConfig, encoder: ChatEncoder) -> tuple[list[Sa
         logger.info("sft: cut to %d tokens: %s", config.max_length, ", ".join(f"{count} {what}" for what, count in sorted(cuts.items())))
     if len(shares) > 1:
         _report_shares(work, shares)
+    if config.validation.share and not held:
+        raise DataError(f"--validation.share {config.validation.share} holds out none of {len(taught)} records: raise it", _file(sources[0]))
     if config.validation_records:
         held = encode(work, encoder, work.sources["validation_records"], config, "validation:")
     return train, _without_leaks(work, held, taught)

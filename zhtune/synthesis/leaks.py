@@ -7,14 +7,17 @@ corpora (zhtune/corpus/contamination.py).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from zhtune.corpus.contamination import RUN, Benchmark, Item
 from zhtune.corpus.read import Refusal
+from zhtune.errors import DataError
+from zhtune.log import logger
 from zhtune.synthesis.formats import QUESTIONS, read_record
 from zhtune.synthesis.linting.names import Problem
-from zhtune.synthesis.rows import Row
+from zhtune.synthesis.rows import SUFFIXES, read_rows
 from zhtune.text import fold, normalise
 
 _TITLES = ("题目", "试题", "Question", "title", *QUESTIONS)
@@ -27,9 +30,9 @@ class Duplicates:
         self._rows: dict[bytes, str] = {}
         self._questions: dict[bytes, str] = {}
 
-    def problems(self, where: str, question: list[dict[str, Any]], answer: list[dict[str, Any]]) -> Iterator[Problem]:
-        """Whether a row, or only its question, was seen before; remembered if it is new."""
-        asked, whole = _key(question), _key([*question, *answer])
+    def problems(self, where: str, question: list[dict[str, Any]], answer: list[dict[str, Any]], tools: Any = ()) -> Iterator[Problem]:
+        """Whether a row, or only its question, was seen before; remembered if it is new. Other thoughts or tools make another row."""
+        asked, whole = _key(question), _key([*question, *answer], *(m.get("reasoning", "") for m in (*question, *answer)), str(tools or ""))
         if whole in self._rows:
             yield Problem("duplicate", "", f"same as {self._rows[whole]}")
             return
@@ -39,8 +42,8 @@ class Duplicates:
         self._questions.setdefault(asked, where)
 
 
-def _key(messages: list[dict[str, Any]]) -> bytes:
-    text = "\0".join(f"{m['role']}:{fold(m['content'])}{m.get('tool_calls', '')}" for m in messages)
+def _key(messages: list[dict[str, Any]], *more: str) -> bytes:
+    text = "\0".join([*(f"{m['role']}:{fold(m['content'])}{m.get('tool_calls', '')}" for m in messages), *filter(None, more)])
     return hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).digest()
 
 
@@ -65,12 +68,21 @@ class NearDuplicates:
             yield Problem("near_duplicate", "", f"much like {self._places[twin.number]} (ROUGE-L {twin.score:.3f})")
 
 
-def benchmark_items(rows: Iterable[Row | Refusal]) -> Iterator[Item]:
+def benchmark_items(paths: list[Path]) -> Iterator[Item]:
     """The items of benchmark files of any format: all texts of a row count, and its question is the user's, or what stands
-    under a known name."""
-    for row in rows:
+    under a known name. Rows that cannot be read are told of at the end.
+
+    Raises:
+        DataError: a file of a kind that is not read, or no item at all: nothing would be compared.
+    """
+    if strange := [path for path in paths if path.is_file() and path.suffix.lower() not in SUFFIXES]:
+        raise DataError(f"is no benchmark that can be read; known are {', '.join(SUFFIXES)}", strange[0])
+    refused, found = [], False
+    for row in read_rows(paths):
         if isinstance(row, Refusal):
+            refused.append(row)
             continue
+        found = True
         read, texts = read_record(row), list(_strings(row.value))
         if isinstance(read, Refusal):
             questions = [row.value[key] for key in _TITLES if isinstance(row.value.get(key), str)][:1]
@@ -78,6 +90,11 @@ def benchmark_items(rows: Iterable[Row | Refusal]) -> Iterator[Item]:
             questions = [m["content"] for m in read.value["messages"] if m["role"] == "user"]
             texts += [m["content"] for m in read.value["messages"]]
         yield Item(row.where, tuple(map(normalise, questions)), tuple(map(normalise, texts)))
+    if not found:
+        raise DataError("holds no benchmark item", paths[0])
+    if refused:
+        logger.warning("benchmark: %d rows cannot be read and are not compared; the first: %s: %s: %s", len(refused), refused[0].where,
+                       refused[0].reason, refused[0].detail)
 
 
 def benchmark_problems(benchmark: Benchmark, messages: list[dict[str, Any]], fields: list[str]) -> Iterator[Problem]:

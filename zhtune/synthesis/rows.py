@@ -19,6 +19,7 @@ import orjson
 
 from zhtune.corpus.read import Refusal
 from zhtune.corpus.sheets import read_sheets
+from zhtune.digests import visible_files
 from zhtune.errors import DataError
 
 _JSON = (".json", ".jsonl", ".ndjson", ".txt")
@@ -62,7 +63,7 @@ def _files(path: Path) -> list[tuple[Path, str]]:
         return [(path, path.name)]
     if (path / "manifest.json").exists():
         return [(file, file.name) for file in (path / "records.jsonl", path / "preferences.jsonl") if file.exists()]
-    found = sorted(p for p in path.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts))
+    found = visible_files(path)
     if not any(file.suffix.lower() in SUFFIXES for file in found):
         raise DataError(f"holds no file of the kinds {', '.join(SUFFIXES)}", path)
     return [(file, file.relative_to(path).as_posix()) for file in found]
@@ -165,8 +166,8 @@ def _whole(text: str, lines: list[str], path: Path) -> list[Any] | None:
 
 
 def _listed(value: dict[str, Any]) -> list[Any] | None:
-    listed = [value[key] for key in _ROWS_KEYS if isinstance(value.get(key), list)]
-    return listed[0] if len(listed) == 1 else None
+    lists = {key: part for key, part in value.items() if isinstance(part, list) and (key in _ROWS_KEYS or (part and isinstance(part[0], dict)))}
+    return next(iter(lists.values())) if len(lists) == 1 and set(lists) <= set(_ROWS_KEYS) else None    # train and test are not one list
 
 
 def _row(value: Any, name: str, number: int, line: str) -> Row | Refusal:
@@ -188,11 +189,18 @@ def _csv(text: str, path: Path, name: str) -> Iterator[Row | Refusal]:
             if not any(cells):
                 continue
             if not header:
-                header = [cell.strip() for cell in cells]
+                header = _header(cells, path, number)
             else:
                 yield _cells(header, cells, name, number)
     except csv.Error as error:
         raise DataError(f"not valid CSV ({error})", path, start) from error
+
+
+def _header(cells: list[str], path: Path, number: int) -> list[str]:
+    names = [cell.strip() for cell in cells]
+    if twice := sorted(name for name in set(names) - {""} if names.count(name) > 1):
+        raise DataError(f"the header names {twice[0]!r} twice", path, number)
+    return names
 
 
 def _cells(header: list[str], cells: list[str], name: str, number: int) -> Row | Refusal:
@@ -204,7 +212,7 @@ def _cells(header: list[str], cells: list[str], name: str, number: int) -> Row |
 def _xlsx(path: Path, name: str) -> Iterator[Row | Refusal]:
     sheets = list(read_sheets(path, name))
     for place, ((_, header), *rows) in sheets:
-        names = [cell.strip() for cell in header]
+        names = _header(header, path, 1)
         yield from (Row(place if len(sheets) > 1 else name, number, {key: cell for key, cell in zip(names, cells, strict=True) if key})
                     for number, cells in rows)
 

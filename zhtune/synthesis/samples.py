@@ -64,11 +64,12 @@ def sampled_pairs(graph: Graph, asked: list[Asked], answers: list[list[str]], mo
         ids = [t.id for t in graph.facts[item.head, item.relation]]
         found = [verifier.verify(safety.without(ids, text), item.head, item.relation) for text in samples]
         grades = [grade(verification) for verification in found]
-        best = max(range(len(samples)), key=grades.__getitem__)
-        if min(grades) == max(grades) or grades[best] < _SUPPORTED:
-            dropped["tie" if min(grades) == max(grades) else "none_supported"] += 1
+        said = [i for i, text in enumerate(samples) if text.strip()] or [0]     # silence teaches nothing
+        best, least = max(said, key=grades.__getitem__), min(grades[i] for i in said)
+        if least == grades[best] or grades[best] < _SUPPORTED:
+            dropped["tie" if least == grades[best] else "none_supported"] += 1
             continue
-        worst = [i for i, value in enumerate(grades) if value == min(grades)]
+        worst = [i for i in said if grades[i] == least]
         other = min(worst, key=lambda i: abs(len(samples[i]) - len(samples[best])))     # of equals, that of most equal length
         why = sorted({claim.reason for claim in found[other].flagged}) or ["missing"]
         rows.append({"prompt": [{"role": "user", "content": item.text}], "chosen": [{"role": "assistant", "content": samples[best]}],

@@ -84,14 +84,15 @@ class Pool:
 
 
 def read_seeds(path: Path) -> list[tuple[str, Task]]:
-    """`(id, task)` of a JSON Lines file of seed tasks (instruction, input, output under any of their usual names).
+    """`(id, task)` of a JSON Lines file of seed tasks (instruction, input, output under any of their usual names, or the first turn of messages).
 
     Raises:
         DataError: a line that is no task, or no line at all.
     """
     seeds = []
     for number, row in read_jsonl(path):
-        task = task_of(row)
+        turns = {message["role"]: message["content"] for message in reversed(row.get("messages", []))}
+        task = task_of({"instruction": turns.get("user"), "output": turns.get("assistant")} if turns else row)
         if not isinstance(task, Task):
             raise DataError("is no seed task; expected an instruction and an output (and an input where it needs one)", path, number)
         seeds.append((str(row.get("id") or f"line-{number}"), task))

@@ -31,7 +31,7 @@ class Divided:
     heldout: list[dict[str, Any]]
     """With source.split"""
     dropped: Counter[str]
-    """Records that mix held-out things with others, by split"""
+    """Records that mix held-out things with others, by split, and those that ask a held-out question about something else"""
 
 
 def divide(graph: Graph, rows: list[dict[str, Any]], shares: dict[str, float], seed: int) -> Divided:
@@ -64,7 +64,10 @@ def divide(graph: Graph, rows: list[dict[str, Any]], shares: dict[str, float], s
             heldout.append({**row, "source": {**source, "split": split}})
         else:
             dropped[f"mixes_heldout_{split}"] += 1
-    return Divided(train, heldout, dropped)
+    asked = {row["messages"][0]["content"] for row in heldout}
+    left = [row for row in train if row["messages"][0]["content"] not in asked]     # two relations may share a wording
+    dropped["asks_heldout_question"] += len(train) - len(left)
+    return Divided(left, heldout, +dropped)
 
 
 def leaks(graph: Graph, train: list[dict[str, Any]], heldout: list[dict[str, Any]]) -> dict[str, int]:

@@ -146,6 +146,8 @@ class ChatEncoder:
 
     def texts_ids(self, texts: list[str]) -> list[list[int]]:
         """The same of many texts, without the interpreter's lock."""
+        if self._exact:
+            return list(map(self._exact, texts))
         return [encoding.ids for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ inexactly; only added tokens and what encoding puts around a text are taken from
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,12 @@ def _family(definition: dict[str, Any]) -> str:
 
 def _optional(folder: Path | None, name: str) -> dict[str, Any]:
     return read_object(folder / name) if folder is not None and (folder / name).exists() else {}
+
+
+def fingerprint(definition: dict[str, Any]) -> str:
+    """sha256 of which id every token has, whatever else tokenizer.json says."""
+    added = {token["content"]: token["id"] for token in definition.get("added_tokens", [])}
+    return hashlib.sha256(orjson.dumps([definition["model"]["vocab"], added], option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def read_object(file: Path) -> dict[str, Any]:

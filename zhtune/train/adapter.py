@@ -159,12 +159,12 @@ def save_adapter(model: Any, folder: Path, out: Path, base: Source, weights: dic
         weights: all of them, where an engine has divided the model among processes.
     """
     from zhtune.models.attached import Attached
-    location = base.reference if base.kind == "base" else os.path.relpath(base.path, out)
+    location = base.fixed if base.kind == "base" or base.fixed.startswith("hf:") else os.path.relpath(base.path, out)
     if isinstance(model, Attached):
         model.save_pretrained(folder, location)
     else:
         for config in model.peft_config.values():
             config.base_model_name_or_path = location
-        model.save_pretrained(folder, save_embedding_layers=False, state_dict=weights)
+        model.save_pretrained(folder, save_embedding_layers=False, state_dict=weights, selected_adapters=["default"])     # not TRL's reference
         (folder / "README.md").unlink(missing_ok=True)      # PEFT's model card template, empty
     return {"base": location, "base_kind": base.kind, "base_digest": base.digest}

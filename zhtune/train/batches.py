@@ -14,6 +14,7 @@ from zhtune.train.samples import IGNORED
 
 EVEN = 16                                                   # rows are filled up to a multiple: oneDNN keeps code for every length that comes
 _SAME = 1e-3                                                # log-probabilities that differ by less are the same computation
+_ROUNDED = 0.1                                              # the same where a quantized base computes in 16 bit
 _WAYS = "leave out --packing (sft) or give --isolate false (pretrain)"
 
 
@@ -61,9 +62,12 @@ def require_isolation(model: Any) -> None:
         with torch.no_grad():
             apart = model(input_ids=ids[:, 5:], position_ids=positions[:, 5:], use_cache=False).logits
             together = model(input_ids=ids, position_ids=positions, use_cache=False).logits[:, -5:]
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, TypeError, ValueError, IndexError) as error:  # ChatGLM-6B counts two positions a token
         raise ConfigError(f"{model.config.model_type} takes no positions of packed documents ({error}); {_WAYS}") from error
     difference = (apart.float().log_softmax(-1) - together.float().log_softmax(-1)).abs().max().item()
-    if not difference < _SAME:
+    rounded = ids.is_cuda and any(not p.is_floating_point() or p.element_size() < 4 for p in model.parameters())
+    if not difference < (_ROUNDED if rounded else _SAME):
         raise ConfigError(f"packed documents see each other in this model ({model.config.model_type}: log-probabilities differ by "
                           f"{difference:.2g}); {_WAYS}")

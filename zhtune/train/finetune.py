@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from zhtune.building import Work
 from zhtune.errors import ConfigError
 from zhtune.models.families import family_of, refuse
-from zhtune.models.load import chain, copy_tokenizer, refuse_unmergeable
+from zhtune.models.load import chain, copy_tokenizer, load_chain, refuse_unmergeable
 from zhtune.records import write_jsonl
 from zhtune.references import Source
 from zhtune.train import parallel
@@ -50,6 +52,20 @@ def check(source: Source, folder: Path, method: Method, lora: Lora, tuning: Tuni
     return quantized
 
 
+def load(source: Source, scratch: Path, quantized: str) -> Any:
+    """The model to train from, float32 or quantized; a quantized one lies on the card that the launcher gave this process.
+
+    Raises:
+        ConfigError: it does not fit there.
+    """
+    parallel.take_card()
+    try:
+        return load_chain(source, scratch, quantized=quantized)[0]
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(f"{source.reference} does not fit on the card ({str(error).splitlines()[0][:160]}); end what else uses it, "
+                          "or take a smaller model or --method qlora") from error
+
+
 def prepare(model: Any, method: Method, lora: Lora, tuning: Tuning, seed: int, folder: Path, start: Source | None = None) -> Any:
     """The model to train: itself for "full" and "freeze", else a wrapper around it with the adapter.
 
@@ -88,8 +104,6 @@ def save(work: Work, model: Any, method: Method, out: Path, base: Source, folder
     work.kind = "model"
     model.save_pretrained(work.path, state_dict=weights)
     copy_tokenizer(folder, work.path)
-    if (folder / "extension.json").exists():                # which rows are new travels with the model
-        (work.path / "extension.json").write_bytes((folder / "extension.json").read_bytes())
 
 
 def show_samples(work: Work, samples: list[Sample]) -> None:

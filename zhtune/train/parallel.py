@@ -22,6 +22,12 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def take_card() -> None:
+    """Make the card that the launcher gave this process the current one, where libraries put what they load."""
+    if world() > 1 and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+
+
 def share_of_batch(schedule: Schedule) -> tuple[int, int]:
     """(samples a step, samples at once) of one process.
 

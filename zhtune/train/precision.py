@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,13 @@ def choose(asked: str, device: Device) -> str:
     if asked == "fp16" and not device.cuda:
         raise ConfigError("--schedule.precision fp16 needs a CUDA card; on a processor use bf16, fp32 or auto")
     return asked
+
+
+def autocast_of(model: Any) -> Any:
+    """What a forward outside the trainer needs where halve_frozen stored matrices in 16 bit and norms in 32: autocast; else nothing."""
+    types = {p.dtype for p in model.parameters() if p.dim() > 1}
+    half = next((dtype for dtype in (torch.bfloat16, torch.float16) if dtype in types), None)
+    return torch.autocast(next(model.parameters()).device.type, half) if half else nullcontext()
 
 
 def halve_frozen(model: Any, precision: str) -> None:

@@ -5,6 +5,7 @@ Imports torch and TRL at its top; the stage imports it inside its function. The 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from zhtune.models.load import causal_of
 from zhtune.train import parallel
 from zhtune.train.batches import EVEN, Collator
 from zhtune.train.loss import answer_loss
+from zhtune.train.precision import autocast_of
 from zhtune.train.samples import IGNORED, order
 from zhtune.train.trainer import Run, announce, arguments, fit, own_types, tokenizer_of
 
@@ -46,7 +48,8 @@ class Objective:
     reference_free: bool
 
 
-def train_pairs(model: Any, tokenizer_folder: Path, pairs: list[Pair], objective: Objective, run: Run) -> dict[str, Any]:
+def train_pairs(model: Any, tokenizer_folder: Path, pairs: list[Pair], objective: Objective, run: Run,
+                look: Callable[[Any], Any]) -> dict[str, Any]:
     """Train a PeftModel's adapter on pairs, in place.
 
     Args:
@@ -55,9 +58,10 @@ def train_pairs(model: Any, tokenizer_folder: Path, pairs: list[Pair], objective
         pairs: what to train on.
         objective: the loss.
         run: how; its validation holds pairs.
+        look: takes the model before and after, on its device, stored and computed alike.
 
     Returns:
-        the figures of trainer.fit, with the first and last margin and accuracy.
+        the figures of trainer.fit, with the first and last margin and accuracy, and what `look` found "before" and "after".
     """
     kto, schedule = objective.loss == "kto", run.schedule
     rows = order([len(p.prompt_ids) + len(p.chosen_ids) for p in pairs], schedule.batch_size, schedule.epochs, run.seed)
@@ -72,13 +76,17 @@ def train_pairs(model: Any, tokenizer_folder: Path, pairs: list[Pair], objective
     if objective.reference_free:
         more["precompute_ref_log_probs"] = True
     args = arguments(KTOConfig if kto else DPOConfig, run, len(data), more, model)
+    if not parallel.divides_weights(run.launch.strategy):   # an engine that divides them moves them itself
+        model.to(args.device)
+    before = look(model)
     with own_types(model):
         trainer = kind(model=model, args=args, train_dataset=data, eval_dataset=held if run.validation else None,
                        processing_class=tokenizer_of(tokenizer_folder))
     figures = fit(trainer, run, tokens, len(data))
     logged = [entry for entry in figures["history"] if "rewards/margins" in entry]
     names = [name for name in ("margins", "accuracies", "chosen", "rejected") if f"rewards/{name}" in logged[0]]
-    return figures | {"rewards": {name: [logged[0][f"rewards/{name}"], logged[-1][f"rewards/{name}"]] for name in names}}
+    return figures | {"rewards": {name: [logged[0][f"rewards/{name}"], logged[-1][f"rewards/{name}"]] for name in names},
+                      "before": before, "after": look(model)}
 
 
 class EncodedDPOTrainer(DPOTrainer):
@@ -133,7 +141,7 @@ def log_probabilities(model: Any, pairs: list[Pair]) -> list[tuple[float, float]
     """Log-probability, in nats, that the model gives the chosen and the rejected answer of each pair."""
     model.eval()
     found = []
-    with torch.no_grad():
+    with torch.no_grad(), autocast_of(model):
         for pair in pairs:
             sums = []
             for answer in (pair.chosen_ids, pair.rejected_ids):
@@ -150,7 +158,7 @@ def answer_lengths(model: Any, prompts: list[list[int]], stop_ids: list[int], mo
     width = max(map(len, prompts))
     ids = torch.tensor([[stop_ids[0]] * (width - len(p)) + p for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    with torch.no_grad():
+    with torch.no_grad(), autocast_of(model):
         made = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=most, do_sample=False, eos_token_id=stop_ids,
                               pad_token_id=stop_ids[0])
     answers = made[:, width:].tolist()

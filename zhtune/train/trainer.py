@@ -12,11 +12,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 import torch
+from huggingface_hub import constants as hub
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerFast, PrinterCallback
 from transformers.utils import logging as transformers_logging
 from trl import SFTConfig, SFTTrainer
@@ -34,6 +36,7 @@ from zhtune.train.report import readable
 from zhtune.train.samples import IGNORED, Sample, dataset, order
 from zhtune.train.schedule import Launch, Schedule
 
+hub.HF_HUB_DISABLE_TELEMETRY = True                         # TRL tells its makers of every run: nothing that is done here is told
 _OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw8bit": "adamw_bnb_8bit", "paged_adamw8bit": "paged_adamw_8bit",
                "paged_adamw32bit": "paged_adamw_32bit"}
 _DECAYS = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
@@ -84,9 +87,9 @@ def train(model: Any, tokenizer_folder: Path, samples: list[Sample], run: Run) -
     batch = [readable(samples[i], tokenizer) for i in rows[:run.schedule.batch_size]]
     logger.info("first of the first batch, 【trained】: %s", batch[0])
     more = {"dataset_kwargs": {"skip_prepare_dataset": True}, "packing": False, "neftune_noise_alpha": run.neftune or None}
-    args = arguments(SFTConfig, run, len(rows), more, model)
     if samples[0].positions is not None:
-        require_isolation(model)
+        require_isolation(model)                            # as it was loaded: storing it in 16 bit rounds more than what is looked for
+    args = arguments(SFTConfig, run, len(rows), more, model)
     collator = Collator(tokenizer.pad_token_id, causal_of(model).config._attn_implementation == "flash_attention_2")
     if run.schedule.micro_batch == "auto":
         longest = max(samples, key=lambda s: len(s.input_ids))
@@ -207,7 +210,7 @@ def arguments(kind: type, run: Run, rows: int, more: dict[str, Any], model: Any)
     measured = {"eval_strategy": "steps", "eval_steps": every} if run.validation or run.measure else {}
     best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False} if run.validation else {}
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)   # TRL sets it itself
-    return kind(
+    made = kind(
         output_dir=str(run.folder), per_device_train_batch_size=at_once, per_device_eval_batch_size=at_once,
         gradient_accumulation_steps=share // at_once, num_train_epochs=1, learning_rate=schedule.learning_rate,
         lr_scheduler_type=_DECAYS[schedule.decay], warmup_steps=schedule.warmup, adam_beta2=0.99, weight_decay=schedule.weight_decay,
@@ -218,6 +221,8 @@ def arguments(kind: type, run: Run, rows: int, more: dict[str, Any], model: Any)
         save_total_limit=2, dataloader_num_workers=0, dataloader_pin_memory=device.cuda, remove_unused_columns=False,
         restore_callback_states_from_checkpoint=True, ddp_find_unused_parameters=False, seed=run.seed, data_seed=run.seed,
         **measured, **best, **parallel.settings(run.launch.strategy), **more)
+    made._n_gpu = min(made.n_gpu, 1)                        # one process trains on one card: DataParallel breaks batch and loss
+    return made
 
 
 def fit_micro_batch(args: Any, run: Run, model: Any, loss_of: Callable[[int], Any]) -> None:
@@ -227,7 +232,10 @@ def fit_micro_batch(args: Any, run: Run, model: Any, loss_of: Callable[[int], An
         at_once = orjson.loads(noted.read_bytes())
     else:
         model.to(args.device)
-        at_once = parallel.together(find_micro_batch(loss_of, model, run.schedule.optimizer, share, free_bytes(model)))
+        if run.schedule.gradient_checkpointing:             # as the trainer will
+            causal_of(model).gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
+        with in_words(model, run.schedule.optimizer, 1):
+            at_once = parallel.together(find_micro_batch(loss_of, model, run.schedule.optimizer, share, free_bytes(model)))
         if args.process_index == 0:
             run.folder.mkdir(exist_ok=True, parents=True)
             noted.write_bytes(orjson.dumps(at_once))
@@ -235,12 +243,11 @@ def fit_micro_batch(args: Any, run: Run, model: Any, loss_of: Callable[[int], An
 
 
 def _one_loss(model: Any, batch: dict[str, Any], args: Any) -> Any:
-    device = args.device.type
     inputs = {name: value.to(args.device) for name, value in batch.items()}
-    autocast = torch.autocast(device, torch.bfloat16 if args.bf16 else torch.float16, enabled=args.bf16 or args.fp16)
+    autocast = partial(torch.autocast, args.device.type, torch.bfloat16 if args.bf16 else torch.float16, enabled=args.bf16 or args.fp16)
     model.train()
-    with autocast:
-        return answer_loss(model, causal_of(model), inputs, inputs.pop("labels"), autocast)
+    with autocast():                                        # one object entered twice would stay on
+        return answer_loss(model, causal_of(model), inputs, inputs.pop("labels"), autocast())
 
 
 def _set_attention(model: Any) -> None:

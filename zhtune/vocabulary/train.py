@@ -141,7 +141,8 @@ def train_pieces(counts: TextCounts, plan: Plan) -> Trained:
     pieces = [*(Piece(a, "atom", characters[a]) for a in atoms), *(Piece(m, "punctuation", counts.marks[m]) for m in marks),
               *(Piece(left + right, "term" if left + right in asked else "word", uses[left + right], left, right)
                 for left, right in [*merges, *terms.merges])]
-    refused = {reason: words for reason, words in (seeds.refused | terms.refused).items() if reason != "known"}
+    refused = {reason: [*seeds.refused.get(reason, []), *terms.refused.get(reason, [])]
+               for reason in {**seeds.refused, **terms.refused} if reason != "known"}
     return Trained(pieces, refused, [char for char, _ in characters.most_common() if char not in known])
 
 

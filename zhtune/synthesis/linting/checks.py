@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from zhtune.corpus.pii import MASKS
 from zhtune.synthesis.linting.names import Problem
 from zhtune.synthesis.linting.repairs import repair
 from zhtune.synthesis.linting.rules import shape_problems, talk_problems, text_problems, tool_problems
@@ -12,8 +13,7 @@ from zhtune.synthesis.linting.rules import shape_problems, talk_problems, text_p
 Value = dict[str, Any]
 Fields = dict[str, list[str]]
 # Of a rejected answer only what is wrong by accident counts: what it says is meant to be worse.
-_ACCIDENTS = ("half_character", "replacement_character", "cut_character", "private_use", "mojibake", "garbled", "invisible",
-              "resident_id", "bank_card", "mobile_phone", "e_mail")
+_ACCIDENTS = ("half_character", "replacement_character", "cut_character", "private_use", "mojibake", "garbled", "invisible", *MASKS)
 
 
 def check_record(value: Value, fields: Fields, own_names: list[str]) -> list[Problem]:

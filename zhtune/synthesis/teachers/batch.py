@@ -135,7 +135,8 @@ class OpenAIBatchTeacher(OpenAITeacher):
         while batch.status not in _OVER:
             self._sleep(self.limits.poll)
             batch = client.batches.retrieve(entry.id)
-        heard = [self._merge(digest, client.files.content(file).content) for file in (batch.output_file_id, batch.error_file_id) if file]
+        heard = [entry.heard,                               # by a run that died while it merged
+                 *(self._merge(digest, client.files.content(file).content) for file in (batch.output_file_id, batch.error_file_id) if file)]
         self._fail_open(digest, "missing", f"the batch is {batch.status} without an answer to this job", billed=batch.status == "completed")
         self.log.batch(digest, "merged", entry.id)
         if not any(heard):

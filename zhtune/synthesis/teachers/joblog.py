@@ -68,6 +68,8 @@ class Batch:
     id: str = ""
     open: dict[str, int] = field(default_factory=dict)
     """Attempt by job, of calls without an end."""
+    heard: bool = False
+    """Whether any job was answered, or refused for good"""
 
 
 @dataclass
@@ -243,7 +245,9 @@ class JobLog:
             self.ledger.held_cost += Decimal(line["cost"])
         elif event in ("answered", "failed"):
             if "batch" in line:
-                self.batches[line["batch"]].open.pop(line["job"], None)
+                batch = self.batches[line["batch"]]
+                batch.open.pop(line["job"], None)
+                batch.heard |= event == "answered" or line["billed"] or line["final"]
             (self._apply_answer if event == "answered" else self._apply_failure)(line)
         else:
             raise ValueError(event)

@@ -60,7 +60,7 @@ class Endpoint:
         """base_url and api_key, for the client alone.
 
         Raises:
-            ConfigError: a variable is not set.
+            ConfigError: a variable is not set, or holds what cannot be a key or an address.
         """
         local = urlsplit(self.base_url).hostname in _LOOPBACK
         found = {"base_url": self.base_url or os.environ.get(self.base_url_env, "").strip(),
@@ -68,6 +68,10 @@ class Endpoint:
         for name, variable in (("base_url", self.base_url_env), ("api_key", self.api_key_env)):
             if not found[name]:
                 raise ConfigError(f"the environment variable {variable} is not set; export the teacher's {name} in it")
+        if not (found["api_key"].isascii() and found["api_key"].isprintable()):
+            raise ConfigError(f"the environment variable {self.api_key_env} holds no key: keys are of ASCII characters")
+        if not _is_address(found["base_url"]):
+            raise ConfigError(f"{found['base_url']!r} is no address of an endpoint, such as https://api.openai.com/v1")
         return found
 
     def clean(self, message: str) -> str:
@@ -180,6 +184,14 @@ async def _send(client: Any, endpoint: Endpoint, job: Job, limit: str, timeout: 
         reached = not isinstance(error.__cause__, httpx2.ConnectError)
         raise Fault("connection", type(error.__cause__ or error).__name__, billed=reached) from error
     return read_completion(raw.content)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:                                      # a port that is no number, a bracket that is not closed
+        return False
 
 
 def status_fault(endpoint: Endpoint, status: int, body: Any, headers: Any) -> Fault:
