@@ -35,7 +35,7 @@ def main() -> int:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     engine = FakeEngine([ANSWER[i:i + 2] for i in range(0, len(ANSWER), 2)], seconds=0.02)
-    app = create_app(engine, None, "medical-q4_1", licences=["Apache-2.0", "CC-BY-4.0"], notice=NOTICE)
+    app = create_app(engine, "medical-q4_1", licences=["Apache-2.0", "CC-BY-4.0"], notice=NOTICE)
     listener = bind("127.0.0.1", 0)
     threading.Thread(target=listen, args=(app, listener, 90), daemon=True).start()
     check(listener, engine, folder)

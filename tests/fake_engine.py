@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from zhtune.errors import DataError
-from zhtune.models.engine import Conversation, Reply, Sampling, refuse_bare
+from zhtune.models.engine import Conversation, Reply, Sampling, refuse_bare, until_stop
 
 PIECES = ("感冒", "挂", "呼吸内科", "🩺👨‍👩‍👧", "。")
 
@@ -45,12 +45,20 @@ class FakeEngine:
         self._running += 1
         self.most_at_once = max(self.most_at_once, self._running)
         try:
-            kept = self.pieces[:sampling.max_tokens]
-            for piece in kept:
+            text, held, spoken, stopped = "", "", 0, False
+            for piece in self.pieces[:sampling.max_tokens]:
                 time.sleep(self.seconds)
+                spoken += 1
                 self.yielded += 1
-                yield piece
-            yield Reply("".join(kept), prompt, len(kept), "stop" if len(kept) == len(self.pieces) else "length")
+                piece, held, stopped = until_stop(held + piece, sampling.stop)
+                text += piece
+                if piece:
+                    yield piece
+                if stopped:
+                    break
+            if held:
+                yield held
+            yield Reply(text + held, prompt, spoken, "stop" if stopped or spoken == len(self.pieces) else "length")
         finally:
             self._running -= 1
             self.ended.set()

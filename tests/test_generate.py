@@ -220,7 +220,7 @@ def served(engine, name="medical"):
     from zhtune.stages.serve import bind
     with closing(bind("127.0.0.1", 0)) as listener:
         listener.listen(16)
-        server = uvicorn.Server(uvicorn.Config(create_app(engine, None, name), log_config=None, access_log=False))
+        server = uvicorn.Server(uvicorn.Config(create_app(engine, name), log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:

@@ -15,8 +15,9 @@ from zhtune.errors import ArtifactError, ConfigError, DataError
 from zhtune.models.engine import Reply, Sampling
 from zhtune.models.open import open_engine
 from zhtune.models.shapes import write_byte_tokenizer
-from zhtune.stages.quantize import GateFailed, QuantizeConfig, check_tokens, quantize
+from zhtune.stages.quantize import QuantizeConfig, check_tokens, quantize
 from zhtune.templates.encode import ChatEncoder
+from zhtune.vocabulary.gates import GateFailed
 from zhtune.vocabulary.symbols import to_symbols
 
 torch = pytest.importorskip("torch")

@@ -20,7 +20,7 @@ def _sample() -> str:
     sample.table(["name", "n"], [["<b>x</b>", 12044]], "caption")
     lines = {"训练 <train>": [(0, 1.0), (1, math.nan), (2, 0.5)], "base": [(0, 2.0), (2, 2.0)]}
     sample.plot(line_plot(lines, "步数 step", "损失 loss"))
-    sample.plot(bar_plot(["症状", "科室"], {"before": [1, 2], "after": [3, 4]}, "%", {"after": [(1, 2), 0.5]}))
+    sample.plot(bar_plot(["症状", "科室"], {"before": [1, 2], "after": [3, 4]}, "%"))
     sample.code("zhtune chat <model>")
     sample.details(("样例", "samples"), "<i>raw</i>")
     sample.details("表", table(["a"], [[1]]))

@@ -63,7 +63,6 @@ class Work:
         self.resumed = resumed
         """Whether an earlier, interrupted run of the same identity left its work here."""
         self.kind = stage.kind
-        self.seed = config.seed
         self.sources: dict[str, Any] = sources
         self.counted_in = 0
         self.kept = 0

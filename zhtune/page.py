@@ -186,20 +186,18 @@ def line_plot(series: dict[str, Sequence[tuple[float, float]]], x_label: str, y_
     return _plot(draw, 280, drawn, y_label, dashed=True, seed=repr(drawn))
 
 
-def bar_plot(labels: Sequence[str], groups: dict[str, Sequence[float]], y_label: str,
-             errors: dict[str, Sequence[float | tuple[float, float]]] | None = None) -> Html:
+def bar_plot(labels: Sequence[str], groups: dict[str, Sequence[float]], y_label: str) -> Html:
     """Bars side by side, upright for a few short labels and lying for many or long ones.
 
     Args:
         labels: one a group of bars.
         groups: name -> one value a label; a value that is not finite draws no bar.
         y_label: what the bars measure, with its unit.
-        errors: name -> half-width of an interval, or how far it reaches (below, above), one a label.
 
     Raises:
-        ValueError: a group or its errors have another length than `labels`.
+        ValueError: a group has another length than `labels`.
     """
-    for name, values in [*groups.items(), *(errors or {}).items()]:
+    for name, values in groups.items():
         if len(values) != len(labels):
             raise ValueError(f"{name!r} has {len(values)} values for {len(labels)} labels")
     if not any(math.isfinite(v) for values in groups.values() for v in values):
@@ -208,16 +206,13 @@ def bar_plot(labels: Sequence[str], groups: dict[str, Sequence[float]], y_label:
     thickness = 0.76 / len(groups)
 
     def draw(axes: Any) -> None:
-        for i, (name, values) in enumerate(groups.items()):
+        for i, values in enumerate(groups.values()):
             places = [n + (i - (len(groups) - 1) / 2) * thickness for n in range(len(labels))]
             heights = [v if math.isfinite(v) else math.nan for v in values]
-            reach = [e if isinstance(e, tuple) else (e, e) for e in errors[name]] if errors and name in errors else None
-            bars = {"xerr" if lying else "yerr": list(zip(*reach, strict=True))} if reach else {}
-            (axes.barh if lying else axes.bar)(places, heights, thickness * 0.92, color=_SERIES[i % 6], **bars,
-                                               error_kw={"ecolor": _INK, "elinewidth": 1, "capsize": 2.5})
+            (axes.barh if lying else axes.bar)(places, heights, thickness * 0.92, color=_SERIES[i % 6])
         _label_bars(axes, labels, lying)
     return _plot(draw, 60 + len(labels) * max(20, 13 * len(groups)) if lying else 260, groups, y_label, dashed=False,
-                 seed=repr((labels, groups, errors)))
+                 seed=repr((labels, groups)))
 
 
 def _label_bars(axes: Any, labels: Sequence[str], lying: bool) -> None:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhtune.errors import ZhtuneError
-from zhtune.models.engine import Engine
+from zhtune.models.engine import Engine, Reply
 from zhtune.records import dumps
-from zhtune.serving.answers import Answer, Answers, Counts, Finished
+from zhtune.serving.answers import Answer, Answers
 from zhtune.serving.request import ChatRequest, RequestError, parse_request
 
 if TYPE_CHECKING:
@@ -32,13 +32,12 @@ _BODY_LIMIT = 4 << 20                                       # bytes; the longest
 _POLL = 0.25                                                # seconds between looks whether the client is still there
 
 
-def create_app(engine: Engine, encoder_counts: Counts | None, name: str, *, licences: Sequence[str] = (), notice: str = "",
+def create_app(engine: Engine, name: str, *, licences: Sequence[str] = (), notice: str = "",
                max_tokens: int = 512) -> FastAPI:
     """The application that serves one engine; it does not close the engine.
 
     Args:
         engine: whatever answers.
-        encoder_counts: (messages, answer) -> their token counts, for answers that a stop string ends; None: not counted.
         name: the model's name, which requests give as `model` (or leave out).
         licences: shown on the page and in /v1/models.
         notice: one line shown under the page's chat, such as what the model must not be used for.
@@ -46,7 +45,7 @@ def create_app(engine: Engine, encoder_counts: Counts | None, name: str, *, lice
     """
     from fastapi import FastAPI
     from starlette.exceptions import HTTPException
-    endpoint = _Endpoint(engine, encoder_counts, name, max_tokens, {"licences": list(licences), "notice": notice})
+    endpoint = _Endpoint(engine, name, max_tokens, {"licences": list(licences), "notice": notice})
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -67,8 +66,8 @@ def create_app(engine: Engine, encoder_counts: Counts | None, name: str, *, lice
 class _Endpoint:
     """The two /v1 routes, and what they know."""
 
-    def __init__(self, engine: Engine, counts: Counts | None, name: str, max_tokens: int, card: dict[str, Any]):
-        self.answers = Answers(engine, counts)
+    def __init__(self, engine: Engine, name: str, max_tokens: int, card: dict[str, Any]):
+        self.answers = Answers(engine)
         self._name, self._max_tokens = name, max_tokens
         self._model = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "zhtune",
                        "max_tokens": max_tokens, **card}
@@ -85,11 +84,11 @@ class _Endpoint:
         if chat.stream:
             return _Stream(request, chat, self.answers.start(chat), head)
         with self.answers.start(chat) as answer:
-            while not isinstance(item := await _first(answer, request), Finished):
+            while not isinstance(item := await _first(answer, request), Reply):
                 if item is None:
                     return _json({}, 499)                   # nobody reads it
         choice = {"index": 0, "message": {"role": "assistant", "content": item.text}, "finish_reason": item.finish}
-        return _json({**head, "object": "chat.completion", "choices": [choice], **_usage(item)})
+        return _json({**head, "object": "chat.completion", "choices": [choice], "usage": _usage(item)})
 
 
 class _Stream:
@@ -109,9 +108,9 @@ class _Stream:
             response = StreamingResponse(self._events(item), media_type="text/event-stream; charset=utf-8", headers=headers)
             await response(scope, receive, send)
 
-    async def _events(self, item: str | Finished | None) -> AsyncIterator[bytes]:
+    async def _events(self, item: str | Reply | None) -> AsyncIterator[bytes]:
         yield self._chunk({"role": "assistant", "content": ""})
-        while not isinstance(item, Finished):
+        while not isinstance(item, Reply):
             if item is not None:
                 yield self._chunk({"content": item})
             try:
@@ -121,14 +120,14 @@ class _Stream:
                 return
         yield self._chunk({}, item.finish)
         if self._chat.include_usage:
-            yield _event({**self._head, "choices": [], "usage": _usage(item).get("usage")})
+            yield _event({**self._head, "choices": [], "usage": _usage(item)})
         yield b"data: [DONE]\n\n"
 
     def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> bytes:
         return _event({**self._head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
 
 
-async def _first(answer: Answer, request: Request) -> str | Finished | None:
+async def _first(answer: Answer, request: Request) -> str | Reply | None:
     """The next piece; None as soon as the client has gone, also while the request still waits in the queue."""
     while (item := await answer.next(_POLL)) is None:
         if await request.is_disconnected():
@@ -145,11 +144,9 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _usage(answer: Finished) -> dict[str, Any]:
-    if answer.usage is None:
-        return {}
-    prompt, completion = answer.usage
-    return {"usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}}
+def _usage(answer: Reply) -> dict[str, int]:
+    prompt, completion = answer.prompt_tokens, answer.completion_tokens
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def _event(value: Any) -> bytes:

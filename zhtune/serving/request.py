@@ -49,8 +49,6 @@ class ChatRequest:
     """Name the client asks for; empty for whichever is served"""
     messages: Conversation
     sampling: Sampling
-    stop: tuple[str, ...]
-    """Strings before which the answer ends"""
     stream: bool
     include_usage: bool
     """Whether a stream ends with a chunk of token counts"""
@@ -80,9 +78,9 @@ def parse_request(body: bytes, max_tokens: int) -> ChatRequest:
                         temperature=float(_number(fields, "temperature", Sampling.temperature, 0, 2)),
                         top_p=float(_number(fields, "top_p", Sampling.top_p, 0.001, 1)),
                         seed=_number(fields, "seed", Sampling.seed, -(1 << 63), (1 << 63) - 1, whole=True),
-                        adapter=_typed(fields, "adapter", bool, True))
+                        stop=_stop(fields.get("stop", [])), adapter=_typed(fields, "adapter", bool, True))
     options = _typed(fields, "stream_options", dict, {})
-    return ChatRequest(_typed(fields, "model", str, ""), _messages(fields.get("messages")), sampling, _stop(fields.get("stop", [])),
+    return ChatRequest(_typed(fields, "model", str, ""), _messages(fields.get("messages")), sampling,
                        _typed(fields, "stream", bool, False), options.get("include_usage") is True)
 
 

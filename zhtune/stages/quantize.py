@@ -12,19 +12,16 @@ from typing import Any, Literal
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
-from zhtune.errors import ConfigError, ZhtuneError
+from zhtune.errors import ConfigError
 from zhtune.log import logger
 from zhtune.references import MODEL_KINDS, Source
 from zhtune.templates.encode import ChatEncoder
+from zhtune.vocabulary.gates import GateFailed
 
 STAGE = Stage("quantize", version=2, kind="quantized", inputs={"model": MODEL_KINDS})
 _EXAMPLES = 3
 _PROBE = [{"role": "user", "content": "高血压患者应该挂什么科？"}, {"role": "assistant", "content": "心内科。"},
           {"role": "user", "content": "What about 2 children?"}]
-
-
-class GateFailed(ZhtuneError):
-    """The file would not be read as the model was trained."""
 
 
 @dataclass(frozen=True, kw_only=True)

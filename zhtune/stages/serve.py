@@ -65,7 +65,7 @@ def serve(config: ServeConfig) -> None:
     with closing(bind(config.host, config.port)) as listener:    # before the model is loaded, which takes long
         os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))
         with closing(open_engine(source, config.threads, config.template, apart=config.apart)) as engine:
-            app = create_app(engine, None, served_name(source), licences=source.licences, notice=config.notice,
+            app = create_app(engine, served_name(source), licences=source.licences, notice=config.notice,
                              max_tokens=config.max_tokens)
             with suppress(KeyboardInterrupt):               # uvicorn raises it again once everything has ended
                 listen(app, listener, config.seconds)

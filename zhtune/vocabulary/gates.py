@@ -39,7 +39,7 @@ _CONTEXTS = (" ", "，", "。", "“")
 
 
 class GateFailed(ZhtuneError):
-    """An extended tokenizer is not fit for use."""
+    """A tokenizer or a quantized file is not fit for use."""
 
 
 @dataclass(frozen=True)
