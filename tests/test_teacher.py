@@ -164,8 +164,8 @@ def test_the_estimate_counts_what_is_not_in_the_log(tmp_path):
 def test_a_faulty_server_gives_the_outcomes_of_a_faultless_one(tmp_path, openai):
     jobs, told = [job(i) for i in range(60)] + [job(3)], []
     for name, faults in (("calm", False), ("faulty", True)):
-        with FakeTeacher(faults=faults, hang=0.8) as server, JobLog(tmp_path / name) as log:
-            teacher = openai.Teacher(openai.endpoint(server), log, QUICK, price(INPUT, OUTPUT))
+        with FakeTeacher(faults=faults, hang=2.5) as server, JobLog(tmp_path / name) as log:
+            teacher = openai.Teacher(openai.endpoint(server), log, replace(QUICK, timeout=2), price(INPUT, OUTPUT))
             outcomes = teacher.ask(jobs)
             calls = server.calls.total()
             assert teacher.ask(jobs) == outcomes and server.calls.total() == calls

@@ -220,13 +220,14 @@ def read_texts(folder: Path, split: str = "part") -> Iterator[tuple[str, str]]:
     A plain file or folder has no split: all of it is yielded, whichever split is asked for, and what is no text is told of at the end.
     """
     if not (folder / "manifest.json").exists():
-        refused: Counter[str] = Counter()
+        refused, kept = Counter[str](), False
         for item in read_files([folder]):
             if isinstance(item, Document):
+                kept = True
                 yield item.id, item.text
             else:
                 refused[item.reason] += 1
-        if refused:
+        if refused and kept:                                # of nothing the caller says that it is nothing
             counts = ", ".join(f"{number} {reason}" for reason, number in refused.most_common())
             logger.warning("%s: left out as no text: %s; zhtune clean lists them", folder, counts)
         return
