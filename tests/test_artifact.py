@@ -76,8 +76,9 @@ def test_a_file_of_another_name_is_another_input(config, tmp_path):
 
 def test_an_input_in_the_output_is_refused_and_stays(config, tmp_path):
     toy(config)
-    with pytest.raises(ConfigError, match="data.txt lies in --out .*, which is to be written; copy it to another place"):
-        toy(replace(config, input=str(tmp_path / "o" / "data.txt"), rebuild=True))
+    for inside in (tmp_path / "o" / "data.txt", tmp_path / ".." / tmp_path.name / "o" / "data.txt"):
+        with pytest.raises(ConfigError, match="data.txt lies in --out .*, which is to be written; copy it to another place"):
+            toy(replace(config, input=str(inside), rebuild=True))
     assert (tmp_path / "o" / "data.txt").read_text() == "a" and not list(tmp_path.glob("o.*"))
 
 

@@ -328,3 +328,17 @@ def test_a_file_that_is_cut_or_no_gguf(bird: Path, tmp_path: Path, capfd: pytest
         with pytest.raises(ConfigError, match=words):
             open_engine(references.resolve(str(file)))
     assert capfd.readouterr() == ("", "")                   # llama.cpp's own log stays out of the terminal
+
+
+def test_stop_strings_end_the_content_not_what_the_template_puts_before_it(bird: Path, tmp_path: Path):
+    out = convert(bird, tmp_path / "q", "f16")
+    for folder in (bird, out):
+        with closing(open_engine(references.resolve(str(folder)))) as engine:
+            engine.encoder._lead = ANSWER[:2]               # as a line break or an empty thinking block
+            for stop, said, finish in ((ANSWER[0], ANSWER[2:], "stop"), (ANSWER[1] + ANSWER[2], ANSWER[2:], "stop"), (ANSWER[-2:], ANSWER[2:-2], "stop")):
+                if hasattr(engine, "_cuts"):
+                    engine._cuts = engine.encoder.leads
+                sampling = Sampling(max_tokens=64, stop=(stop,))
+                [reply] = engine.generate([ASK], sampling)
+                *pieces, last = engine.stream(ASK, sampling)
+                assert (reply.text, reply.finish) == (said, finish) and "".join(pieces) == last.text == said and last.finish == finish

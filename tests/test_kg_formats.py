@@ -287,10 +287,11 @@ def test_an_inverse_column_of_several_names_turns_each_round(tmp_path):
 
 
 def test_a_table_of_three_columns_is_known_by_any_of_its_names(tmp_path):
-    for number, text in enumerate(("编号,标题,别称\n1,甲,乙\n", "id,name,type\n1,甲,病\n", "甲,属于,乙\n丙,属于,丁\n")):
+    for number, text in enumerate(("代码,标题,类型\n1,甲,病\n", "id,name,type\n1,甲,病\n", "甲,属于,乙\n丙,属于,丁\n", "甲,类型,公司\n甲,名称,阿甲\n")):
         (tmp_path / f"{number}.csv").write_text(text, "utf-8")
-    read = [run(tmp_path, tmp_path / f"{number}.csv", name=f"g{number}") for number in (0, 2)]
-    assert [triples(made) for made in read] == [[], [("甲", "属于", "乙"), ("丙", "属于", "丁")]] and attributes(read[0]) == [("甲", "编号", "1")]
+    read = [run(tmp_path, tmp_path / f"{number}.csv", name=f"g{number}") for number in (0, 2, 3)]
+    assert [triples(made) for made in read] == [[], [("甲", "属于", "乙"), ("丙", "属于", "丁")], [("甲", "类型", "公司"), ("甲", "名称", "阿甲")]]
+    assert attributes(read[0]) == [("甲", "代码", "1")]
     with pytest.raises(DataError, match="relations must be a mapping of at least one"):     # nothing is said of the entity, and it is no triple
         run(tmp_path, tmp_path / "1.csv", name="g1")
     (tmp_path / "own.csv").write_text("疾病,drug,宜吃\n感冒,甲药、乙药,白粥\n", "utf-8")

@@ -207,7 +207,8 @@ def test_personal_data_of_a_rejected_answer_is_masked_too(tmp_path):
 def test_a_file_of_several_lists_is_refused_and_none_is_lost(tmp_path):
     row = {"问": "甲", "答": "乙"}
     assert kept(made(tmp_path, json.dumps({"train": [row], "version": 1}), name="a.json")) == [[(U, "甲"), (A, "乙")]]
-    with pytest.raises(DataError, match="no row is left of 1: unknown_keys 1; first b.json:1"):
+    assert kept(made(tmp_path, json.dumps({"data": [row], "licenses": [{"id": 1}]}), name="c.json", out="c")) == [[(U, "甲"), (A, "乙")]]
+    with pytest.raises(DataError, match="b.json: holds several lists of rows, train and test; make a file of each"):
         made(tmp_path, json.dumps({"train": [row], "test": [row]}), name="b.json", out="b")
 
 

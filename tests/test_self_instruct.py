@@ -292,11 +292,15 @@ def test_records_are_seeds_by_their_first_turn(tmp_path):
     talk = [("system", "你是医生。"), ("user", "感冒怎么办？"), ("assistant", "多喝水。"), ("user", "还有呢？"), ("assistant", "多休息。")]
     write_jsonl(tmp_path / "records.jsonl", [{"id": "r1", "messages": [{"role": role, "content": text} for role, text in talk]}])
     assert [(name, task.instruction, task.output) for name, task in read_seeds(tmp_path / "records.jsonl")] == [("r1", "感冒怎么办？", "多喝水。")]
+    for bad in ([{"from": "human", "value": "x"}], None, ["x"], [{"role": "user", "content": "只有问题"}]):
+        write_jsonl(tmp_path / "bad.jsonl", [{"messages": bad}])
+        with pytest.raises(DataError, match=r"bad\.jsonl:1: is no seed task"):
+            read_seeds(tmp_path / "bad.jsonl")
 
 
 def test_mistakes_are_named_and_nothing_half_is_left(tmp_path):
     good = {"teacher": "http://127.0.0.1:9/v1", "teacher_model": "m", "out": str(tmp_path / "out")}
-    for wrong, message in [({"teacher_model": ""}, "give the model's name there as --teacher_model"), ({"teacher": "http://a:b@host/v1"}, "must hold no key"),
+    for wrong, message in [({"teacher_model": ""}, "give the model's name there as --teacher_model"), ({"teacher": "http://a:b@host/v1"}, "must hold no key"), ({"teacher": "http://[::1/v1"}, "is no address of an endpoint"),
                            ({"template": "chatml"}, "an endpoint has its own chat template"), ({"temperature": -1.0}, "--temperature at least 0"),
                            ({"tasks": 0}, "needs something to do"), ({"documents": 3}, "given together"), ({"corpus": "./x"}, "given together"), ({"novelty": 1.0}, "not 1.0"), ({"batch": 0}, "at least 1")]:
         with pytest.raises(ConfigError, match=message):

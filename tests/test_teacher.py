@@ -321,11 +321,14 @@ def test_a_batch_whose_answers_are_all_in_the_log_is_no_silent_one(tmp_path, ope
 
 @pytest.mark.parametrize(("url", "key", "words"), [
     ("http://127.0.0.1:9/v1", "你的密钥", "TEST_KEY holds no key: keys are of ASCII characters"),
-    ("http://127.0.0.1:80O0/v1", "k", "'http://127.0.0.1:80O0/v1' is no address of an endpoint"), ("127.0.0.1:9", "k", "is no address of an endpoint")])
+    ("http://127.0.0.1:80O0/v1", "k", "'http://127.0.0.1:80O0/v1' is no address of an endpoint"), ("127.0.0.1:9", "k", "is no address of an endpoint"),
+    ("http://[::1/v1", "k", "is no address of an endpoint"), ("", "k", "what the environment variable TEST_URL holds is no address")])
 def test_a_key_or_address_that_cannot_be_one_is_refused_in_words(tmp_path, openai, monkeypatch, url, key, words):
     monkeypatch.setenv("TEST_KEY", key)
-    with JobLog(tmp_path / "log") as log, pytest.raises(ConfigError, match=words):
-        openai.Teacher(openai.Endpoint(model="m", base_url=url, api_key_env="TEST_KEY"), log)
+    monkeypatch.setenv("TEST_URL", "sk-a-key-in-the-wrong-place")
+    with JobLog(tmp_path / "log") as log, pytest.raises(ConfigError, match=words) as error:
+        openai.Teacher(openai.Endpoint(model="m", base_url=url, base_url_env="TEST_URL", api_key_env="TEST_KEY"), log)
+    assert "sk-" not in str(error.value)
 
 
 def test_a_model_that_takes_only_max_completion_tokens_says_so_once(tmp_path, openai):

@@ -234,12 +234,13 @@ def test_one_process_trains_on_one_card_and_tells_nobody(tmp_path, talks, monkey
 
     from zhtune.train import trainer
     monkeypatch.setattr(_telemetry, "_start_telemetry_thread", lambda: pytest.fail("a library tells its makers"))
-    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: getattr(self, "_n_gpu", 4)))      # a machine with four cards
-    seen = []
-    arguments = trainer.arguments
-    monkeypatch.setattr(trainer, "arguments", lambda *given: seen.append(arguments(*given)) or seen[-1])
+    count = [4]                                             # a machine with four cards
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: count[0]))
+    monkeypatch.setattr(TrainingArguments, "_n_gpu", property(lambda self: count[0], lambda self, cards: count.__setitem__(0, cards or count[0])), raising=False)
+    seen, arguments = [], trainer.arguments
+    monkeypatch.setattr(trainer, "arguments", lambda *given: seen.append((arguments(*given), count[0])) or seen[-1][0])
     train(tmp_path, talks, "o", epochs=1)
-    assert [args.n_gpu for args in seen] in ([0], [1]) and seen[0].train_batch_size == 6
+    assert [(args.n_gpu, args.train_batch_size, cards) for args, cards in seen] == [(1, 6, 1)]
 
 
 def test_the_micro_batch_is_measured_with_checkpointing_and_leaves_no_autocast_behind(tmp_path, talks, monkeypatch):

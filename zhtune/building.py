@@ -107,7 +107,7 @@ def build(stage: Stage, config: Any, write: Callable[[Work], None], resumable: b
     out = Path(config.out)
     sources = resolve_inputs(stage, config)
     for source in _flat(sources):
-        if source.path and out.absolute() in (source.path.absolute(), *source.path.absolute().parents):
+        if source.path and out.resolve() in (source.path.resolve(), *source.path.resolve().parents):
             raise ConfigError(f"{source.reference} lies in --out {out}, which is to be written; copy it to another place, or give another --out")
     identity = _identity(stage, config, sources)
     if os.environ.get("RANK", "0") != "0":

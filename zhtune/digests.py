@@ -22,7 +22,7 @@ def digest_path(path: Path) -> str:
     """
     if path.is_file():
         return _remembered([path])[0]
-    names = [file.relative_to(path).as_posix() for file in visible_files(path)]
+    names = sorted(file.relative_to(path).as_posix() for file in visible_files(path))
     if not names:
         raise DataError("the folder holds no file", path)
     digests = _remembered([path / name for name in names])

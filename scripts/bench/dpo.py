@@ -2,8 +2,8 @@
 
 Usage: python scripts/bench/dpo.py WORKSPACE OUT [--pairs 100 | --sampled 400] [--taught 0] [--seed 0] [--questions 0] [--dpo '{"beta": 0.1, …}']
 
-WORKSPACE is that of a finished quickstart recipe; its sft, kg and kg-instruct are read. The held-out pairs are about facts of the
-taught heads that no training pair is about. Accuracy is measured on the same questions (0: all of them) before and after.
+WORKSPACE is that of a finished quickstart recipe; its sft, kg and kg-instruct are read. Held-out pairs are about facts that no
+training pair is about, or about the same facts with another false answer and wording. Accuracy is measured on the same questions (0: all of them) before and after.
 --sampled: the pairs are the model's own answers to so many questions, those about one half of the facts to train on. The recipe's
 pairs, with a swapped entity, are told apart by the fine-tuned model already (1.000 of 200 held out, 24 nats on average).
 --taught N: the model is one with more to learn, fine-tuned by the recipe on N records a fact and not on its own 22.
@@ -50,21 +50,28 @@ def pairs(workspace: Path, out: Path, wanted: int, seed: int, model: str = "") -
     return [row for _, row in read_preferences(made.path / "preferences.jsonl")]
 
 
-def divided(workspace: Path, model: Path, out: Path, given: argparse.Namespace) -> tuple[list[dict], list[dict]]:
-    """Pairs to train on, and pairs about other facts."""
+def divided(workspace: Path, model: Path, out: Path, given: argparse.Namespace) -> tuple[list[dict], dict[str, list[dict]]]:
+    """Pairs to train on, and pairs held out: about other facts, and other pairs about the same facts."""
     if given.sampled:
         rows = pairs(workspace, out / f"sampled-{given.taught}-{given.sampled}-{given.seed}", given.sampled, given.seed, str(model))
         facts = sorted({about(row) for row in rows})
         random.Random(given.seed).shuffle(facts)
         taught = set(facts[:len(facts) // 2])
-        return [row for row in rows if about(row) in taught], [row for row in rows if about(row) not in taught]
+        return [row for row in rows if about(row) in taught], {"other facts": [row for row in rows if about(row) not in taught]}
     rows = pairs(workspace, out / f"pairs-{given.pairs}-{given.seed}", given.pairs, given.seed)
-    taught = {about(row) for row in rows}
-    return rows, [row for row in pairs(workspace, out / "pairs-held", HELD, given.seed + 1000) if about(row) not in taught]
+    taught, known = {about(row) for row in rows}, {swap(row) for row in rows}
+    held = pairs(workspace, out / "pairs-held", HELD, given.seed + 1000)
+    return rows, {"other facts": [row for row in held if about(row) not in taught],
+                  "other swaps": [row for row in held if about(row) in taught and swap(row) not in known]}
 
 
 def about(row: dict) -> str:
     return str(row["source"]["triples"])
+
+
+def swap(row: dict) -> tuple[str, str]:
+    """A fact, and the false answer to it."""
+    return about(row), row["rejected"][-1]["content"]
 
 
 def preferred(model: Path, rows: list[dict]) -> str:
@@ -109,7 +116,8 @@ def main() -> None:
                                                "out": str(out / f"dpo-{name}"), **given.dpo}))
     print(f"{name} {given.dpo}: {time.monotonic() - began:.0f} s, {len(trained)} pairs; {made.summary()}")
     for when, measured, label in (("before", model, f"taught-{given.taught}"), ("after", made.path, name)):
-        print(f"{when}: held-out pairs: {preferred(measured, held)}")
+        for name, rows in held.items():
+            print(f"{when}: held-out pairs about {name}: {preferred(measured, rows)}")
         print(f"{when}: {accuracy(workspace, measured, out / f'evaluate-{label}-{given.questions}', given.questions)}", flush=True)
 
 

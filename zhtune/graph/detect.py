@@ -63,7 +63,7 @@ def find(path: Path, ontology: Ontology | None) -> list[Found]:
         raise DataError(f"holds no file of the kinds {', '.join(_SHAPES)}", path)
     if unread := [p.name for p in files if p not in known]:
         logger.info("kg: not read, for %s: %s", f"{named[0].name} is the graph" if named else "their kinds are unknown", ", ".join(unread))
-    return [Found(p, shape_of(p, ontology)) for p in known]
+    return [Found(p, "triples" if p in named and p.suffix != ".jsonl" else shape_of(p, ontology)) for p in known]
 
 
 def shape_of(path: Path, ontology: Ontology | None) -> str:
@@ -137,7 +137,8 @@ def _is_wide(header: list[str], ontology: Ontology | None) -> bool:
     if ontology and any(name in header for name in ontology.rows.name):
         return True
     known = targets(ontology, "the ontology")[1] if ontology else {}
-    return len(header) != 3 or any(cell.lower() in COLUMNS for cell in header) or all(cell in known for cell in header[1:])
+    named = [cell.lower() in COLUMNS for cell in header]    # one alone may be the relation of a first triple: 名称, 类型
+    return len(header) != 3 or named[0] or sum(named) > 1 or all(cell in known for cell in header[1:])
 
 
 def _jsonl_shape(path: Path, ontology: Ontology | None) -> str:

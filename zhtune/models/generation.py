@@ -116,7 +116,10 @@ class TransformersEngine:
 
     def _stopped(self, answer: list[int], stops: tuple[str, ...]) -> bool:
         """Whether a stop string stands at the end of an answer: no token has less than a byte."""
-        tail = self.encoder.decode(answer[-max(len(stop.encode()) for stop in stops) - 1:])
+        if self.encoder.leads:                              # what the template puts first ends nothing
+            tail = self.encoder.answer(answer)
+        else:
+            tail = self.encoder.decode(answer[-max(len(stop.encode()) for stop in stops) - 1:])
         return any(stop in tail for stop in stops)
 
     def _answering(self, sampling: Sampling) -> AbstractContextManager[Any]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from zhtune.errors import ConfigError, DataError, ZhtuneError, require
 from zhtune.log import logger, progress
-from zhtune.models.engine import Conversation, Reply, Sampling, refuse_bare
+from zhtune.models.engine import Conversation, Reply, Sampling, refuse_bare, until_stop
 from zhtune.references import Source
 from zhtune.templates.encode import ChatEncoder
 
@@ -64,6 +64,7 @@ class LlamaCppEngine:
         meta = self.ask("GET", "/v1/models")["data"][0]["meta"]
         self._at_once = 1 if 8 * meta["size"] >= _FLOAT_BITS * meta["n_params"] else slots
         self._bias, self._lead = [], ""
+        self._cuts = self.encoder is not None and self.encoder.leads    # llama.cpp would look for stop strings in what is no content, too
         if self.encoder is not None:
             self._bias = [[i, False] for i in self.encoder.unused(meta["n_vocab"])]   # padded rows are no tokens
             self._lead = _lead(self.encoder)
@@ -76,21 +77,28 @@ class LlamaCppEngine:
         """
         requests = [self._request(messages, sampling) for messages in conversations]
         with ThreadPoolExecutor(self._at_once) as pool:
-            return list(progress(pool.map(self._answer, requests), "generate", len(requests)))
+            return list(progress(pool.map(lambda request: self._answer(request, sampling.stop), requests), "generate", len(requests)))
 
     def stream(self, messages: Conversation, sampling: Sampling) -> Iterator[str | Reply]:
         """Yield pieces of one answer as whole characters, last the Reply. Closing it ends the generation."""
         request = {**self._request(messages, sampling), "stream": True, "stream_options": {"include_usage": True}}
-        raw, text, finish, usage = "", "", "length", {}
+        stops = sampling.stop if self._cuts else ()
+        raw, text, held, finish, usage, tokens = "", "", "", "length", {}, 0
         for chunk in _chunks(self._call, request):
             usage = chunk.get("usage") or usage
             for choice in chunk["choices"]:
-                finish = choice["finish_reason"] or finish
+                finish, tokens = choice["finish_reason"] or finish, tokens + 1
                 raw += _text(choice)
-                piece = self._content(raw)[len(text):]
-                if piece:
+                shown, held, stopped = until_stop(self._content(raw), stops)
+                if piece := shown[len(text):]:
                     text += piece
                     yield piece
+                if stopped:
+                    yield Reply(text, len(request["prompt"]), tokens, "stop")
+                    return
+        if held:
+            text += held
+            yield held
         yield Reply(text, usage["prompt_tokens"], usage["completion_tokens"], finish)
 
     def check(self, messages: Conversation) -> None:
@@ -131,7 +139,8 @@ class LlamaCppEngine:
         if not sampling.adapter:
             refuse_bare(self.name)
         request = {"max_tokens": sampling.max_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p,
-                   "seed": sampling.seed, "stop": list(sampling.stop), "samplers": ["temperature", "top_p"], "top_k": 0, "min_p": 0.0,
+                   "seed": sampling.seed, "stop": [] if self._cuts else list(sampling.stop),
+                   "samplers": ["temperature", "top_p"], "top_k": 0, "min_p": 0.0,
                    "repeat_penalty": 1.0, "logit_bias": self._bias, "cache_prompt": False}     # a reused prefix changes the last bits
         if sampling.temperature == 0:
             request |= _GREEDY
@@ -152,10 +161,11 @@ class LlamaCppEngine:
             return self._server.handle_chat_completions(request, receive)
         return self._server.handle_completions(request, receive)
 
-    def _answer(self, request: dict[str, Any]) -> Reply:
+    def _answer(self, request: dict[str, Any], stops: tuple[str, ...]) -> Reply:
         response = _checked(self._call(request))
         choice, usage = response["choices"][0], response["usage"]
-        return Reply(self._content(_text(choice)), usage["prompt_tokens"], usage["completion_tokens"], choice["finish_reason"])
+        text, held, stopped = until_stop(self._content(_text(choice)), stops)
+        return Reply(text + held, usage["prompt_tokens"], usage["completion_tokens"], "stop" if stopped else choice["finish_reason"])
 
 
 def _gguf_file(source: Source) -> Path:

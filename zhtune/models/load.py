@@ -1,6 +1,6 @@
 """References -> Hugging Face folders -> weights in memory. No remote code, no pickles, nothing from a network.
 
-A chain of adapters is one model here: each adapter names its base by relative path and digest. LoRA and IA3 are merged
+A chain of adapters is one model here: each adapter names its base by place and digest. LoRA and IA3 are merged
 into the weights in memory; what cannot be merged (models/attached.py) stands last and stays beside them.
 """
 

@@ -25,7 +25,7 @@ from zhtune.templates.encode import ChatEncoder
 from zhtune.tokenizers.load import fingerprint, read_object
 from zhtune.tokenizers.texts import Encode, faster_encoder
 
-STAGE = Stage("pack", version=1, kind="tokens", inputs={"corpus": ("corpus", "file"), "model": (*MODEL_KINDS, "tokenizer")})
+STAGE = Stage("pack", version=2, kind="tokens", inputs={"corpus": ("corpus", "file"), "model": (*MODEL_KINDS, "tokenizer")})
 _BATCH = 250                                                # documents handed to a thread at once
 _SAMPLE = 300                                               # documents whose ids prove the faster way
 _LARGE = 4_000_000                                          # characters from which the proof, seconds for 150,000 tokens, pays

@@ -25,7 +25,7 @@ from zhtune.train.adapter import Lora, Method, Tuning, prompt_length
 from zhtune.train.samples import Sample
 from zhtune.train.schedule import Launch, Schedule
 
-STAGE = Stage("pretrain", version=3, kind="model",
+STAGE = Stage("pretrain", version=4, kind="model",
               inputs={"model": MODEL_KINDS, "tokens": ("tokens",), "corpus": ("corpus",), "replay": ("tokens",), "general": ("corpus",)})
 
 
@@ -93,8 +93,9 @@ def _write(work: Work, config: PretrainConfig) -> None:
         encoder, folder = open_encoder(work.sources["model"], Path(scratch), chat=False)
         quantized = finetune.check(work.sources["model"], folder, config.method, config.lora, config.tuning,
                                    "give --isolate false" if config.isolate else "", config.launch.strategy)
+        own = fingerprint(read_object(folder / "tokenizer.json"))
         for source in (work.sources[name] for name in ("tokens", "replay") if name in work.sources):
-            if source.manifest["resolved"].get("tokenizer", own := fingerprint(read_object(folder / "tokenizer.json"))) != own:
+            if source.manifest["resolved"].get("tokenizer", own) != own:
                 raise DataError("was packed with another tokenizer than this model's; pack it with --model of the model", source.path)
         taken = prompt_length(config.method, config.tuning)
         require_context(read_object(folder / "config.json"), "--block with the prompt" if taken else "--block", config.block + taken)

@@ -18,7 +18,7 @@ from zhtune.references import MODEL_KINDS, Source
 from zhtune.templates.encode import ChatEncoder
 from zhtune.vocabulary.gates import GateFailed
 
-STAGE = Stage("quantize", version=2, kind="quantized", inputs={"model": MODEL_KINDS})
+STAGE = Stage("quantize", version=3, kind="quantized", inputs={"model": MODEL_KINDS})
 _EXAMPLES = 3
 _PROBE = [{"role": "user", "content": "高血压患者应该挂什么科？"}, {"role": "assistant", "content": "心内科。"},
           {"role": "user", "content": "What about 2 children?"}]

@@ -23,7 +23,7 @@ from zhtune.vocabulary.pieces import MARKS, WORDS, sentencepiece_model, write_pi
 from zhtune.vocabulary.train import Plan, TextCounts, Trained, train_pieces
 from zhtune.vocabulary.words import read_terms, read_vocabulary_words
 
-STAGE = Stage("vocab", version=2, kind="vocab",
+STAGE = Stage("vocab", version=3, kind="vocab",
               inputs={"corpus": ("corpus", "file"), "input": ("file",), "graph": ("graph", "file"), "terms": ("file",),
                       "seed_vocab": ("vocab", "file")})
 SAMPLE_TEXTS = 200

@@ -24,7 +24,8 @@ from zhtune.errors import DataError
 
 _JSON = (".json", ".jsonl", ".ndjson", ".txt")
 SUFFIXES = (*_JSON, ".csv", ".tsv", ".xlsx", ".parquet")
-_ROWS_KEYS = ("data", "rows", "records", "examples", "items", "train")     # {"data": [rows]}: a file with one such list
+# {"data": [rows]}: a file with one such list
+_ROWS_KEYS = ("data", "rows", "records", "examples", "items", "train", "validation", "valid", "dev", "test")
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def _whole(text: str, lines: list[str], path: Path) -> list[Any] | None:
     filled = [line for line in lines if line.strip()][:2]
     try:
         if filled and isinstance(value := parse(filled[0]), dict):
-            return _listed(value) if len(filled) == 1 else None
+            return _listed(value, path) if len(filled) == 1 else None
     except (json.JSONDecodeError, RecursionError):
         pass                                                # the first line of an indented file, or a broken one: the whole tells
     try:
@@ -161,13 +162,20 @@ def _whole(text: str, lines: list[str], path: Path) -> list[Any] | None:
             raise DataError(f"is neither JSON nor JSON Lines ({error.msg}, column {error.colno})", path, error.lineno) from error
         return None
     if isinstance(value, dict):
-        return _listed(value) or [value]
+        return _listed(value, path) or [value]
     return value if isinstance(value, list) else None
 
 
-def _listed(value: dict[str, Any]) -> list[Any] | None:
-    lists = {key: part for key, part in value.items() if isinstance(part, list) and (key in _ROWS_KEYS or (part and isinstance(part[0], dict)))}
-    return next(iter(lists.values())) if len(lists) == 1 and set(lists) <= set(_ROWS_KEYS) else None    # train and test are not one list
+def _listed(value: dict[str, Any], path: Path) -> list[Any] | None:
+    """The one list of rows in an object; None if it holds none.
+
+    Raises:
+        DataError: it holds several, such as train and test: which is meant cannot be told.
+    """
+    lists = {key: part for key in _ROWS_KEYS if isinstance(part := value.get(key), list) and all(isinstance(row, dict) for row in part)}
+    if len(lists) > 1:
+        raise DataError(f"holds several lists of rows, {' and '.join(lists)}; make a file of each", path)
+    return next(iter(lists.values()), None)
 
 
 def _row(value: Any, name: str, number: int, line: str) -> Row | Refusal:
@@ -196,7 +204,7 @@ def _csv(text: str, path: Path, name: str) -> Iterator[Row | Refusal]:
         raise DataError(f"not valid CSV ({error})", path, start) from error
 
 
-def _header(cells: list[str], path: Path, number: int) -> list[str]:
+def _header(cells: list[str], path: Path | str, number: int) -> list[str]:
     names = [cell.strip() for cell in cells]
     if twice := sorted(name for name in set(names) - {""} if names.count(name) > 1):
         raise DataError(f"the header names {twice[0]!r} twice", path, number)
@@ -211,8 +219,8 @@ def _cells(header: list[str], cells: list[str], name: str, number: int) -> Row |
 
 def _xlsx(path: Path, name: str) -> Iterator[Row | Refusal]:
     sheets = list(read_sheets(path, name))
-    for place, ((_, header), *rows) in sheets:
-        names = _header(header, path, 1)
+    for place, ((start, header), *rows) in sheets:
+        names = _header(header, place, start)
         yield from (Row(place if len(sheets) > 1 else name, number, {key: cell for key, cell in zip(names, cells, strict=True) if key})
                     for number, cells in rows)
 

@@ -91,14 +91,22 @@ def read_seeds(path: Path) -> list[tuple[str, Task]]:
     """
     seeds = []
     for number, row in read_jsonl(path):
-        turns = {message["role"]: message["content"] for message in reversed(row.get("messages", []))}
-        task = task_of({"instruction": turns.get("user"), "output": turns.get("assistant")} if turns else row)
+        task = task_of(_first_turn(row.get("messages")) or row)
         if not isinstance(task, Task):
             raise DataError("is no seed task; expected an instruction and an output (and an input where it needs one)", path, number)
         seeds.append((str(row.get("id") or f"line-{number}"), task))
     if not seeds:
         raise DataError("holds no seed task", path)
     return seeds
+
+
+def _first_turn(messages: Any) -> dict[str, Any]:
+    """Question and answer of a record's messages; empty for anything else."""
+    said: dict[str, Any] = {}
+    for message in messages if isinstance(messages, list) else []:
+        if isinstance(message, dict) and message.get("role") in ("user", "assistant"):
+            said.setdefault(str(message["role"]), message.get("content"))
+    return {"instruction": said.get("user"), "output": said.get("assistant")} if said else {}
 
 
 def batches(asking: Asking, pool: Pool, seeds: list[tuple[str, Task]], prompt: Prompt, *, form: str, wanted: int, count: int,

@@ -145,7 +145,7 @@ class ChatEncoder:
         return self._exact(text) if self._exact else self._plain.encode(text, add_special_tokens=False).ids
 
     def texts_ids(self, texts: list[str]) -> list[list[int]]:
-        """The same of many texts, without the interpreter's lock."""
+        """The same of many texts; of most tokenizers without the interpreter's lock."""
         if self._exact:
             return list(map(self._exact, texts))
         return [encoding.ids for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
@@ -175,6 +175,11 @@ class ChatEncoder:
         if not self._lead or not text.startswith(self._lead):
             return "" if self._lead.startswith(text) else text
         return text[len(self._lead):].removeprefix(" " if self._spaced else "")
+
+    @property
+    def leads(self) -> bool:
+        """Whether the template itself begins answers with what is no content."""
+        return bool(self._lead)
 
     @property
     def size(self) -> int:

@@ -149,7 +149,7 @@ def last_layers(model: Any, count: int) -> Any:
 
 
 def save_adapter(model: Any, folder: Path, out: Path, base: Source, weights: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Write the adapter folder; its base is named by relative path. Returns what the manifest says of the base.
+    """Write the adapter folder; its base is named by relative path, or as a hub has it. Returns what the manifest says of the base.
 
     Args:
         model: a PeftModel or an Attached.

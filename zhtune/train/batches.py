@@ -54,7 +54,7 @@ def require_isolation(model: Any) -> None:
     """Compute two short documents packed and apart.
 
     Raises:
-        ConfigError: the second one sees the first (BLOOM's ALiBi, prefix tuning: they do not follow positions).
+        ConfigError: the second one sees the first (BLOOM's ALiBi: it does not follow positions).
     """
     ids = torch.arange(4, 14, device=model.device)[None]
     positions = torch.tensor([[*range(5), *range(5)]], device=model.device)

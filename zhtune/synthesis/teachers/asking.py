@@ -21,7 +21,7 @@ from zhtune.references import Source
 from zhtune.synthesis.teachers.batch import OpenAIBatchTeacher
 from zhtune.synthesis.teachers.joblog import JobLog
 from zhtune.synthesis.teachers.limits import Limits
-from zhtune.synthesis.teachers.openai_teacher import Endpoint, OpenAITeacher
+from zhtune.synthesis.teachers.openai_teacher import Endpoint, OpenAITeacher, require_address
 from zhtune.synthesis.teachers.prices import FREE, Price, read_price
 from zhtune.synthesis.teachers.teacher import Generate, Job, LocalTeacher, Outcome, Rehearsal, Teacher, estimate
 
@@ -106,11 +106,12 @@ class TeacherConfig(StageConfig):
         """Raise ConfigError for flags that name no teacher, or one with its key in the address."""
         if self.max_tokens < 1 or self.temperature < 0:
             raise ConfigError("--max_tokens must be at least 1 and --temperature at least 0")
-        address = urlsplit(teacher)
-        if address.scheme not in ("http", "https"):
+        if not teacher.startswith(("http://", "https://")):
             if self.batch_api:
                 raise ConfigError("--batch_api is for an endpoint; --teacher is none")
             return
+        require_address(teacher)
+        address = urlsplit(teacher)
         if not self.teacher_model:
             raise ConfigError("--teacher is an endpoint; give the model's name there as --teacher_model")
         if self.template:

@@ -62,7 +62,8 @@ class Endpoint:
         Raises:
             ConfigError: a variable is not set, or holds what cannot be a key or an address.
         """
-        local = urlsplit(self.base_url).hostname in _LOOPBACK
+        require_address(self.base_url)
+        local = bool(self.base_url) and urlsplit(self.base_url).hostname in _LOOPBACK
         found = {"base_url": self.base_url or os.environ.get(self.base_url_env, "").strip(),
                  "api_key": os.environ.get(self.api_key_env, "").strip() or ("none" if local else "")}
         for name, variable in (("base_url", self.base_url_env), ("api_key", self.api_key_env)):
@@ -70,8 +71,7 @@ class Endpoint:
                 raise ConfigError(f"the environment variable {variable} is not set; export the teacher's {name} in it")
         if not (found["api_key"].isascii() and found["api_key"].isprintable()):
             raise ConfigError(f"the environment variable {self.api_key_env} holds no key: keys are of ASCII characters")
-        if not _is_address(found["base_url"]):
-            raise ConfigError(f"{found['base_url']!r} is no address of an endpoint, such as https://api.openai.com/v1")
+        require_address(found["base_url"], f"what the environment variable {self.base_url_env} holds")     # it might be the key
         return found
 
     def clean(self, message: str) -> str:
@@ -186,12 +186,15 @@ async def _send(client: Any, endpoint: Endpoint, job: Job, limit: str, timeout: 
     return read_completion(raw.content)
 
 
-def _is_address(url: str) -> bool:
+def require_address(url: str, called: str = "") -> None:
+    """Raise ConfigError for what cannot be an endpoint's address; nothing is no mistake."""
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        good = not url or (parts.scheme in ("http", "https") and parts.hostname and parts.port != 0)
     except ValueError:                                      # a port that is no number, a bracket that is not closed
-        return False
+        good = False
+    if not good:
+        raise ConfigError(f"{called or repr(url)} is no address of an endpoint, such as https://api.openai.com/v1")
 
 
 def status_fault(endpoint: Endpoint, status: int, body: Any, headers: Any) -> Fault:
