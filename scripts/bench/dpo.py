@@ -3,7 +3,8 @@
 Usage: python scripts/bench/dpo.py WORKSPACE OUT [--pairs 100 | --sampled 400] [--taught 0] [--seed 0] [--questions 0] [--dpo '{"beta": 0.1, …}']
 
 WORKSPACE is that of a finished quickstart recipe; its sft, kg and kg-instruct are read. Held-out pairs are about facts that no
-training pair is about, or about the same facts with another false answer and wording. Accuracy is measured on the same questions (0: all of them) before and after.
+training pair is about, or about the same facts with another false answer and wording.
+Accuracy is measured on the same questions (0: all of them) before and after.
 --sampled: the pairs are the model's own answers to so many questions, those about one half of the facts to train on. The recipe's
 pairs, with a swapped entity, are told apart by the fine-tuned model already (1.000 of 200 held out, 24 nats on average).
 --taught N: the model is one with more to learn, fine-tuned by the recipe on N records a fact and not on its own 22.

@@ -7,6 +7,7 @@ into the weights in memory; what cannot be merged (models/attached.py) stands la
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import warnings
 from pathlib import Path
@@ -67,6 +68,7 @@ def quiet_libraries() -> Any:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)      # PEFT reads it
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)   # on processors it tells of kernels that it has not
     return transformers
 
 
