@@ -301,8 +301,8 @@ def test_the_trainer_leaves_a_prefix_its_attention(monkeypatch: Any):
     from zhtune.train.trainer import _set_attention
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     plain, model = fresh("llama"), adapted("llama", "p-tuning-v2")
-    _set_attention(plain)
-    _set_attention(model)
+    _set_attention(plain, "bf16")
+    _set_attention(model, "bf16")
     assert (plain.config._attn_implementation, model.config._attn_implementation) == ("sdpa", "zhtune_prefix")
 
 
@@ -479,6 +479,34 @@ def test_qlora_trains_through_the_stage_with_float_adapters(tmp_path: Path, talk
     assert {t.dtype for t in load_file(made.path / "adapter_model.safetensors").values()} == {torch.float32}
     merged = merge(MergeConfig(adapter=str(made.path), out=str(tmp_path / "merged")))
     assert "quantization_config" not in json.loads((merged.path / "config.json").read_text())
+    # What answers on a card leaves it beside a base of 4 bits: in 16 the base may not fit there.
+    model, _ = load_chain(references.resolve(str(made.path)), tmp_path / "scratch", as_trained=True)
+    assert {"Linear4bit", "PeftModelForCausalLM"} <= {type(m).__name__ for m in model.modules()}
+    whole, _ = load_chain(references.resolve(str(made.path)), tmp_path / "scratch2")
+    assert not {"Linear4bit", "PeftModelForCausalLM"} & {type(m).__name__ for m in whole.modules()}
+
+
+def test_an_adapter_of_a_model_on_a_hub_names_it_as_the_hub_does(tmp_path: Path, talks: str, monkeypatch: Any):
+    import huggingface_hub
+    snapshot = tmp_path / "cache" / "0a1b2c"
+    write_shape("llama-tiny", snapshot)
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, revision, **_: asked.append((name, revision)) or str(snapshot))
+    made = sft(SftConfig(model="hf:org/name", records=talks, out=str(tmp_path / "a"), schedule=Schedule(precision="fp32")))
+    assert made.manifest["resolved"]["base"] == "hf:org/name@0a1b2c"
+    load_chain(references.resolve(str(made.path)), tmp_path)
+    assert asked[0] == ("org/name", None) and asked[-1] == ("org/name", "0a1b2c")
+
+
+def test_a_folder_that_lacks_weights_is_refused(tmp_path: Path):
+    from safetensors.torch import load_file, save_file
+    write_shape("llama-tiny", tmp_path)
+    file = next(tmp_path.glob("*.safetensors"))
+    tensors = load_file(file)
+    name = next(name for name in tensors if "q_proj" in name)
+    save_file({key: value for key, value in tensors.items() if key != name}, file, {"format": "pt"})
+    with pytest.raises(ConfigError, match=f"lacks 1 weights of a causal language model, such as {name}"):
+        load_model(tmp_path)
 
 
 @pytest.mark.skipif(not CASES.exists(), reason="shared cases are not here")

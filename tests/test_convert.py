@@ -145,6 +145,7 @@ def test_official_integers_become_16_bits(tmp_path, bits):
     written = load_file(made.path / "model.safetensors")
     assert all(torch.equal(value, expected[name]) for name, value in written.items()) and made.manifest["resolved"]["quantization_bit"] == bits
     assert load_model(made.path, "auto").dtype == torch.float16
+    assert json.loads((made.path / "config.json").read_text("utf-8"))["rotary_float16"] is True
 
 
 def test_packed_int4_by_hand():

@@ -213,7 +213,7 @@ def as_on_a_card(monkeypatch):
     """Weights are stored and computed as on a card with bf16, on the processor."""
     from zhtune.train import trainer
     monkeypatch.setattr(trainer, "this_device", lambda: precision.Device(True, True, "a card"))
-    monkeypatch.setattr(trainer, "_set_attention", trainer.fuse_attention)
+    monkeypatch.setattr(trainer, "_set_attention", lambda model, precision: trainer.fuse_attention(model))
     monkeypatch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: True)
 
 
@@ -268,6 +268,9 @@ def test_the_micro_batch_that_fits_and_what_to_do_when_none_does(tiny):
     assert fixed == 12 * sum(p.numel() for p in tiny.parameters())
     assert memory.find_micro_batch(loss_of, tiny, "adamw", 12, 1 << 40) == 12
     assert memory.find_micro_batch(loss_of, tiny, "adamw", 12, fixed + int(5.5 * 1.25 * (two - one))) == 4      # of 1, 2, 3, 4, 6, 12
+    def only_one(count):
+        return loss_of(count) if count == 1 else (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory"))
+    assert memory.find_micro_batch(only_one, tiny, "adamw", 12, 1 << 40) == 1
     with pytest.raises(ConfigError, match=r"one sample needs .* GiB, 0.00 GiB are free.*a shorter --max_length.*--method lora"):
         memory.find_micro_batch(loss_of, tiny, "adamw", 12, 1)
 

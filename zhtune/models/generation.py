@@ -16,7 +16,7 @@ from zhtune.errors import ConfigError, DataError, require
 from zhtune.log import progress
 from zhtune.models.context import context_of
 from zhtune.models.engine import Conversation, Reply, Sampling, Whole, refuse_bare, until_stop
-from zhtune.models.load import adapter_config, fuse_attention, is_adapter, load_chain, open_encoder
+from zhtune.models.load import adapter_config, card_in_words, clear_card, fuse_attention, is_adapter, load_chain, open_encoder
 from zhtune.references import Source
 from zhtune.templates.render import template_of
 
@@ -43,11 +43,16 @@ class TransformersEngine:
             self._names = {name: f"adapter{i}" for i, name in enumerate(adapters or {})}
             for adapter in (adapters or {}).values():
                 _require_fit(adapter, source, template or self.encoder.template_text == (template_of(adapter.path) or self.encoder.template_text))
-            model, _ = load_chain(source, Path(scratch), "auto" if self._device == "cuda" else "float32", apart=apart)
+            if card := self._device == "cuda":
+                clear_card()
+            with card_in_words(source.reference):
+                dtype = "float32" if not card else "auto" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+                model, _ = load_chain(source, Path(scratch), dtype, apart=apart, as_trained=card and not adapters)
+                model = model.to(self._device)
         for name, adapter in (adapters or {}).items():
             model = _beside(model, adapter, self._names[name])
         fuse_attention(model)
-        self.model = model.to(self._device)
+        self.model = model.to(self._device)                 # the named adapters, too
         rows = model.get_output_embeddings().weight.shape[0]
         self._unused = torch.tensor(self.encoder.unused(rows), dtype=torch.long, device=self._device)
         self.name = source.reference

@@ -6,10 +6,13 @@ into the weights in memory; what cannot be merged (models/attached.py) stands la
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +124,26 @@ def _bitsandbytes(torch: Any, transformers: Any, quantized: str) -> Any:
                                            bnb_4bit_compute_dtype=half if torch.cuda.is_available() else torch.float32)
 
 
+def clear_card() -> None:
+    """Free what earlier models of this process have left on the card: trainers and quantized models are cycles of references."""
+    torch = require("torch", "train")
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+@contextmanager
+def card_in_words(name: str) -> Iterator[None]:
+    """Turn a card that is too small for a model into one line."""
+    torch = require("torch", "train")
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(f"{name} does not fit on the card ({str(error).splitlines()[0][:160]}); end what else uses it, take fewer bits "
+                          "(train: --method qlora; answer: zhtune merge, then quantize), or the processor: CUDA_VISIBLE_DEVICES=") from error
+
+
 def is_adapter(source: Source) -> bool:
     """Whether a reference is an adapter: an artifact, or a plain PEFT folder."""
     return source.kind == "adapter" or (source.path is not None and (source.path / "adapter_config.json").exists())
@@ -177,7 +200,7 @@ def _base_of(adapter: Source, base: str) -> Source:
 
 
 def load_chain(source: Source, scratch: Path, dtype: str = "float32", quantized: str = "", base: str = "",
-               apart: bool = False) -> tuple[Any, Path]:
+               apart: bool = False, as_trained: bool = False) -> tuple[Any, Path]:
     """The model under a reference with its adapters applied, and the folder of its tokenizer.
 
     Adapters are merged into the weights in memory, in the order in which they were trained, before those are quantized.
@@ -189,20 +212,22 @@ def load_chain(source: Source, scratch: Path, dtype: str = "float32", quantized:
         dtype, quantized: of load_model.
         base: of chain.
         apart: leave the last adapter beside the weights.
+        as_trained: leave one beside them that was trained on a quantized base, on such a base: in 16 bit a card may be too small for it.
     """
     root, adapters = chain(source, base)
     refuse_unmergeable(adapters[:-1])
     folder = materialise(root, scratch)
     whole = [a for a in adapters[-1:] if adapter_config(a).get("peft_type") not in _MERGED]
-    beside = adapters[-1:] if apart else whole
+    held = adapters[-1].manifest.get("resolved", {}).get("quantized", "") if adapters and (whole or as_trained) else ""
+    beside = adapters[-1:] if apart or held else whole
     merged = adapters[:len(adapters) - len(beside)]
-    if whole:
-        quantized = whole[0].manifest.get("resolved", {}).get("quantized", "")
+    quantized = held if held or whole else quantized
     model = load_model(folder, dtype, "" if merged else quantized)
     for adapter in merged:
         model = _apply(model, adapter, apart=False)
     if merged and quantized:
         model.save_pretrained(scratch / "merged")
+        del model                                           # before the next one is there
         model = load_model(scratch / "merged", dtype, quantized)
     for adapter in beside:
         model = _apply(model, adapter, apart=True)

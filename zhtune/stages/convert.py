@@ -23,7 +23,7 @@ from zhtune.tokenizers.load import read_object, read_tokenizer
 from zhtune.tokenizers.ranks import find_ranks, ranks_definition, read_ranks
 from zhtune.tokenizers.spm import read_spm
 
-STAGE = Stage("convert", version=1, kind="model", inputs={"model": ("file",)})
+STAGE = Stage("convert", version=2, kind="model", inputs={"model": ("file",)})
 _PADDING = {"chatglm": "<pad>", "chatglm2": "<unk>", "chatglm3": "<unk>", "glm-4": "<|endoftext|>"}     # by generation
 
 
@@ -74,6 +74,8 @@ def _write(work: Work, config: ConvertConfig) -> None:
     size = write_shards(_counted(native_tensors(checkpoint, native), types), work.path)
     native.architectures = ["ChatGLMForCausalLM" if generation == "chatglm" else "GlmForCausalLM"]
     native.dtype = max(types, key=types.__getitem__)
+    if generation == "chatglm" and str(native.dtype).removeprefix("torch.") == "float16":
+        native.rotary_float16 = True                        # as in its training, whatever it will be computed in
     native.save_pretrained(work.path)
     work.resolved |= {"generation": generation, "quantization_bit": bits, "base_digest": source.digest}
     work.metrics |= {"parameters": sum(types.values()), "megabytes": round(size / 1e6, 2)}

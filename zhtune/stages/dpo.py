@@ -92,7 +92,7 @@ def _write(work: Work, config: DpoConfig) -> None:
         quantized = finetune.check(work.sources["model"], folder, config.method, config.lora, config.tuning)
         require_context(read_object(folder / "config.json"), "--max_length", config.max_length)
         pairs, held = _encode(work, config, encoder)
-        model = finetune.load(work.sources["model"], Path(scratch), quantized)
+        model = finetune.load(work.sources["model"], Path(scratch), config.method, quantized, config.launch.strategy)
         model = finetune.prepare(model, config.method, config.lora, config.tuning, config.seed, folder)
         shown = (held or pairs)[:_COMPARED]
         figures = preference.train_pairs(
@@ -102,6 +102,7 @@ def _write(work: Work, config: DpoConfig) -> None:
         finetune.save(work, model, config.method, Path(config.out), work.sources["model"], folder, figures["weights"])
         save_template(encoder, folder, work.path)
     finetune.report_training(work, "dpo", figures)
+    work.resolved |= {"method": config.method, "quantized": quantized}
     work.report["rewards"], before, after = figures["rewards"], figures["before"], figures["after"]
     work.metrics |= {"margin": figures["rewards"]["margins"][1], **preference.compared(shown, before[0], after[0]),
                      "answer_tokens_before": before[1], "answer_tokens_after": after[1]}

@@ -89,6 +89,7 @@ def pretrain(config: PretrainConfig) -> Artifact:
 def _write(work: Work, config: PretrainConfig) -> None:
     require("torch", "train"), require("trl", "train")
     from zhtune.train import finetune
+    from zhtune.train.batches import require_isolation
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
         encoder, folder = open_encoder(work.sources["model"], Path(scratch), chat=False)
         quantized = finetune.check(work.sources["model"], folder, config.method, config.lora, config.tuning,
@@ -99,7 +100,7 @@ def _write(work: Work, config: PretrainConfig) -> None:
                 raise DataError("was packed with another tokenizer than this model's; pack it with --model of the model", source.path)
         taken = prompt_length(config.method, config.tuning)
         require_context(read_object(folder / "config.json"), "--block with the prompt" if taken else "--block", config.block + taken)
-        model = finetune.load(work.sources["model"], Path(scratch), quantized)
+        model = finetune.load(work.sources["model"], Path(scratch), config.method, quantized, config.launch.strategy)
         samples = _samples(work, config, model.config.vocab_size)
         texts = {name: _texts(work, config, source) for name, source in (("", "corpus"), ("general_", "general")) if getattr(config, source)}
         _measure(work, model, encoder, texts, "before")
@@ -110,10 +111,13 @@ def _write(work: Work, config: PretrainConfig) -> None:
         rows = rows if config.method == "full" else None
         first = round(len(samples) * config.new_rows) if rows else 0
         losses: list[list[float]] = []
+        model = finetune.prepare(model, config.method, config.lora, config.tuning, config.seed, folder)
+        if config.isolate:
+            require_isolation(model)                        # before a trainer has wrapped it
         if first:
             logger.info("pretrain: rows %d to %d first", rows.start, rows.stop - 1)
             losses += _phase(work, config, model, folder, samples[:first], "rows", rows, None)["losses"]
-        model = finetune.prepare(model, config.method, config.lora, config.tuning, config.seed, folder)
+            model.requires_grad_(True)                      # only_rows froze all else
         figures = _phase(work, config, model, folder, samples[first:], "all", None, _meter(encoder, texts))
         shift = losses[-1][0] if losses else 0
         figures["losses"] = losses + [[step + shift, loss] for step, loss in figures["losses"]]

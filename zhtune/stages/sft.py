@@ -98,6 +98,7 @@ def sft(config: SftConfig) -> Artifact:
 def _write(work: Work, config: SftConfig) -> None:
     require("torch", "train"), require("trl", "train")
     from zhtune.train import finetune, trainer
+    from zhtune.train.batches import require_isolation
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
         encoder, folder = open_encoder(work.sources["model"], Path(scratch), config.template)
         quantized = finetune.check(work.sources["model"], folder, config.method, config.lora, config.tuning,
@@ -112,8 +113,10 @@ def _write(work: Work, config: SftConfig) -> None:
             work.kind = "records"
             write_jsonl(work.path / "samples.jsonl", (s.row() for s in samples))
             return
-        model = finetune.load(work.sources["model"], Path(scratch), quantized)
+        model = finetune.load(work.sources["model"], Path(scratch), config.method, quantized, config.launch.strategy)
         model = finetune.prepare(model, config.method, config.lora, config.tuning, config.seed, folder, work.sources.get("start"))
+        if config.packing:
+            require_isolation(model)                        # as it was loaded: storing it in 16 bit rounds more than what is looked for
         figures = trainer.train(model, folder, samples, trainer.Run(
             config.schedule, work.checkpoints, config.seed, config.launch, work.path / "logs", held, config.validation.patience,
             neftune=config.neftune))

@@ -11,7 +11,7 @@ import torch
 from zhtune.building import Work
 from zhtune.errors import ConfigError
 from zhtune.models.families import family_of, refuse
-from zhtune.models.load import chain, copy_tokenizer, load_chain, refuse_unmergeable
+from zhtune.models.load import card_in_words, chain, clear_card, copy_tokenizer, load_chain, refuse_unmergeable
 from zhtune.records import write_jsonl
 from zhtune.references import Source
 from zhtune.train import parallel
@@ -52,18 +52,20 @@ def check(source: Source, folder: Path, method: Method, lora: Lora, tuning: Tuni
     return quantized
 
 
-def load(source: Source, scratch: Path, quantized: str) -> Any:
-    """The model to train from, float32 or quantized; a quantized one lies on the card that the launcher gave this process.
+def load(source: Source, scratch: Path, method: Method, quantized: str, strategy: str) -> Any:
+    """The model to train from; with a card, on the one that the launcher gave this process, unless an engine will divide it.
+
+    It is float32, but for a base under an adapter, which a card holds in 16 or fewer bits: of that a 7B in float32 would only take the memory.
 
     Raises:
         ConfigError: it does not fit there.
     """
     parallel.take_card()
-    try:
-        return load_chain(source, scratch, quantized=quantized)[0]
-    except torch.OutOfMemoryError as error:
-        raise ConfigError(f"{source.reference} does not fit on the card ({str(error).splitlines()[0][:160]}); end what else uses it, "
-                          "or take a smaller model or --method qlora") from error
+    clear_card()
+    card = torch.cuda.is_available()
+    with card_in_words(source.reference):
+        model = load_chain(source, scratch, "auto" if card and method not in WHOLE else "float32", quantized)[0]
+        return model.to("cuda") if card and not quantized and not parallel.divides_weights(strategy) else model
 
 
 def prepare(model: Any, method: Method, lora: Lora, tuning: Tuning, seed: int, folder: Path, start: Source | None = None) -> Any:

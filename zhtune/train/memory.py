@@ -12,6 +12,7 @@ from zhtune.errors import ConfigError
 from zhtune.log import logger
 
 _STATE = {"adamw": 8, "adamw8bit": 2, "paged_adamw8bit": 0, "paged_adamw32bit": 0}   # optimizer bytes a weight, in the device's memory
+_LARGE = 1 << 22                                            # weights of a frozen matrix that is worth fewer bits
 _MARGIN = 1.25                                              # of measured activations: gradients of activations, fragments
 
 
@@ -28,7 +29,12 @@ def find_micro_batch(loss_of: Callable[[int], Any], model: Any, optimizer: str, 
     Raises:
         ConfigError: not even one sample fits.
     """
-    one, two = (_saved_bytes(loss_of, model, n) for n in (1, 2))
+    one = _saved_bytes(loss_of, model, 1)
+    try:
+        two = _saved_bytes(loss_of, model, 2)
+    except torch.OutOfMemoryError:
+        logger.info("micro batch 1 of %d: two samples do not fit", share)
+        return 1
     sample = max(two - one, 1) * _MARGIN
     fixed = state_bytes(model, optimizer) + max(one - sample, 0)
     fitting = [n for n in range(1, share + 1) if share % n == 0 and fixed + n * sample <= free]
@@ -90,6 +96,8 @@ def _advice(found: str, model: Any, optimizer: str, micro_batch: int) -> str:
         ways.append(f"--schedule.optimizer paged_adamw8bit (saves {_gib(saved)})")
     if all(p.requires_grad for p in model.parameters()):
         ways.append("--method lora")
+    elif any(not p.requires_grad and p.dim() > 1 and p.is_floating_point() and p.numel() > _LARGE for p in model.parameters()):
+        ways.append("--method qlora or --tuning.quantize nf4")
     return (f"out of memory at {micro_batch} samples at once: {found}; weights {_gib(weights)}, gradients and optimizer "
             f"{_gib(state_bytes(model, optimizer))}. What helps: {', '.join(ways)}")
 

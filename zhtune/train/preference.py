@@ -20,6 +20,7 @@ from zhtune.models.load import causal_of
 from zhtune.train import parallel
 from zhtune.train.batches import EVEN, Collator
 from zhtune.train.loss import answer_loss
+from zhtune.train.memory import in_words
 from zhtune.train.precision import autocast_of
 from zhtune.train.samples import IGNORED, order
 from zhtune.train.trainer import Run, announce, arguments, fit, own_types, tokenizer_of
@@ -76,9 +77,10 @@ def train_pairs(model: Any, tokenizer_folder: Path, pairs: list[Pair], objective
     if objective.reference_free:
         more["precompute_ref_log_probs"] = True
     args = arguments(KTOConfig if kto else DPOConfig, run, len(data), more, model)
-    if not parallel.divides_weights(run.launch.strategy):   # an engine that divides them moves them itself
-        model.to(args.device)
-    before = look(model)
+    with in_words(model, run.schedule.optimizer, args.per_device_train_batch_size):
+        if not parallel.divides_weights(run.launch.strategy):   # an engine that divides them moves them itself
+            model.to(args.device)
+        before = look(model)
     with own_types(model):
         trainer = kind(model=model, args=args, train_dataset=data, eval_dataset=held if run.validation else None,
                        processing_class=tokenizer_of(tokenizer_folder))

@@ -25,9 +25,9 @@ from trl import SFTConfig, SFTTrainer
 
 from zhtune.errors import require
 from zhtune.log import logger
-from zhtune.models.load import causal_of, fuse_attention
+from zhtune.models.load import causal_of, clear_card, fuse_attention
 from zhtune.train import parallel
-from zhtune.train.batches import Collator, require_isolation
+from zhtune.train.batches import Collator
 from zhtune.train.callbacks import Checkpoints, Heap, Progress, keep_heap, last_whole_checkpoint, memory_gib
 from zhtune.train.loss import answer_loss
 from zhtune.train.memory import find_micro_batch, free_bytes, in_words
@@ -87,8 +87,6 @@ def train(model: Any, tokenizer_folder: Path, samples: list[Sample], run: Run) -
     batch = [readable(samples[i], tokenizer) for i in rows[:run.schedule.batch_size]]
     logger.info("first of the first batch, 【trained】: %s", batch[0])
     more = {"dataset_kwargs": {"skip_prepare_dataset": True}, "packing": False, "neftune_noise_alpha": run.neftune or None}
-    if samples[0].positions is not None:
-        require_isolation(model)                            # as it was loaded: storing it in 16 bit rounds more than what is looked for
     args = arguments(SFTConfig, run, len(rows), more, model)
     collator = Collator(tokenizer.pad_token_id, causal_of(model).config._attn_implementation == "flash_attention_2")
     if run.schedule.micro_batch == "auto":
@@ -97,7 +95,7 @@ def train(model: Any, tokenizer_folder: Path, samples: list[Sample], run: Run) -
     multiple = args.per_device_train_batch_size * parallel.world()
     measured = list(run.validation) or (samples[:1] if run.measure else [])     # Trainer wants data even where `measure` has its own
     held = dataset(measured, list(range(len(measured))), multiple) if measured else None
-    with own_types(model):
+    with own_types(model), in_words(model, run.schedule.optimizer, args.per_device_train_batch_size):   # the trainer moves it
         trainer = AnswerTrainer(model=model, args=args, train_dataset=dataset(samples, rows, multiple if parallel.world() > 1 else 1),
                                 eval_dataset=held, data_collator=collator, processing_class=tokenizer, measure=run.measure)
     return fit(trainer, run, tokens, len(rows)) | {"first_batch": batch}
@@ -203,7 +201,7 @@ def arguments(kind: type, run: Run, rows: int, more: dict[str, Any], model: Any)
         require("bitsandbytes", "qlora")
     if device.cuda:
         halve_frozen(model, precision)
-        _set_attention(model)
+        _set_attention(model, precision)
     share, at_once = parallel.share_of_batch(schedule)
     steps = math.ceil(rows / schedule.batch_size)
     every = max(1, math.ceil(steps / (schedule.checkpoints + 1)))
@@ -234,12 +232,14 @@ def fit_micro_batch(args: Any, run: Run, model: Any, loss_of: Callable[[int], An
         model.to(args.device)
         if run.schedule.gradient_checkpointing:             # as the trainer will
             causal_of(model).gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
+        clear_card()                                        # the library's cache counts as used
         with in_words(model, run.schedule.optimizer, 1):
             at_once = parallel.together(find_micro_batch(loss_of, model, run.schedule.optimizer, share, free_bytes(model)))
         if args.process_index == 0:
             run.folder.mkdir(exist_ok=True, parents=True)
             noted.write_bytes(orjson.dumps(at_once))
     args.per_device_train_batch_size, args.gradient_accumulation_steps = at_once, share // at_once
+    args.per_device_eval_batch_size = at_once
 
 
 def _one_loss(model: Any, batch: dict[str, Any], args: Any) -> Any:
@@ -250,9 +250,9 @@ def _one_loss(model: Any, batch: dict[str, Any], args: Any) -> Any:
         return answer_loss(model, causal_of(model), inputs, inputs.pop("labels"), autocast())
 
 
-def _set_attention(model: Any) -> None:
+def _set_attention(model: Any, precision: str) -> None:
     ampere = torch.cuda.get_device_capability()[0] >= 8
-    fuse_attention(model, flash=ampere and importlib.util.find_spec("flash_attn") is not None)
+    fuse_attention(model, flash=ampere and precision != "fp32" and importlib.util.find_spec("flash_attn") is not None)
 
 
 def _tensorboard(trainer: Any, run: Run) -> None:
