@@ -11,6 +11,7 @@ import yaml
 
 from zhtune.errors import DataError
 from zhtune.graph.draft import draft_attribute, draft_ontology
+from zhtune.graph.export import to_networkx
 from zhtune.graph.fields import is_kind, kind_of
 from zhtune.graph.graph import Graph
 from zhtune.stages.kg import KgConfig, kg
@@ -223,6 +224,11 @@ def test_graphml_goes_out_and_comes_back(tmp_path):
     networkx = pytest.importorskip("networkx")
     write_triples(tmp_path / "a.csv", "utf-8")
     made = run(tmp_path, tmp_path / "a.csv", TOY, graphml=True)
+    graph = to_networkx(made.path)
+    assert graph.nodes["感冒"] == {"name": "感冒", "type": "病", "aliases": "伤风；上感", "治愈率": "98%"}
+    assert [(h, t, k, d["relation"]) for h, t, k, d in graph.out_edges("感冒", keys=True, data=True)] == [("感冒", t, r, r) for h, r, t in EDGES if h == "感冒"]
+    with pytest.raises(DataError, match="is no graph artifact"):
+        to_networkx(tmp_path)
     drawn = networkx.read_graphml(made.path / "graph.graphml")
     assert (drawn.is_directed(), drawn.number_of_nodes(), drawn.number_of_edges()) == (True, 7, 6)
     assert drawn.nodes["n2"] == {"name": "甲药", "type": "药", "aliases": "甲片", "编码": "7e5", "上市": "2023-03-01", "价": "12"}

@@ -69,6 +69,7 @@ _EXPORTS = {
     "serve": "zhtune.stages.serve",
     "sft": "zhtune.stages.sft",
     "show": "zhtune.stages.show",
+    "to_networkx": "zhtune.graph.export",
     "vocab": "zhtune.stages.vocab",
 }
 

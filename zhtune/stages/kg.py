@@ -86,7 +86,7 @@ def _write(work: Work, config: KgConfig) -> None:
     types = _types(triples, placed, attributes, ontology)
     _write_graph(work, triples, types, placed, attributes, ontology)
     if config.graphml:
-        write_graphml(work.path / "graph.graphml", triples, types, placed.aliases, attributes)
+        write_graphml(work.path)
     _report(work, triples, types, placed, attributes)
     if (folder / "heldout.yaml").exists():
         read_heldout(folder / "heldout.yaml", ontology)
