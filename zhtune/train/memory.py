@@ -20,7 +20,7 @@ def find_micro_batch(loss_of: Callable[[int], Any], model: Any, optimizer: str, 
     """The largest divisor of `share` whose activations fit beside gradients and optimizer state.
 
     Args:
-        loss_of: the loss of so many of the longest samples; run for one and for two, nothing is stepped.
+        loss_of: the loss of so many of the longest samples; run for one and for two (on a card backward, too), nothing is stepped.
         model: on its device.
         optimizer: a name of Schedule.optimizer.
         share: samples that one process has to do a step.
@@ -29,9 +29,10 @@ def find_micro_batch(loss_of: Callable[[int], Any], model: Any, optimizer: str, 
     Raises:
         ConfigError: not even one sample fits.
     """
-    one = _saved_bytes(loss_of, model, 1)
+    measure = _peak_bytes if next(model.parameters()).is_cuda else _saved_bytes
+    one = measure(loss_of, model, 1)
     try:
-        two = _saved_bytes(loss_of, model, 2)
+        two = measure(loss_of, model, 2)
     except torch.OutOfMemoryError:
         logger.info("micro batch 1 of %d: two samples do not fit", share)
         return 1
@@ -43,6 +44,17 @@ def find_micro_batch(loss_of: Callable[[int], Any], model: Any, optimizer: str, 
     logger.info("micro batch %d of %d: %s a sample, %s for gradients and optimizer, %s free",
                 fitting[-1], share, _gib(sample), _gib(fixed), _gib(free))
     return fitting[-1]
+
+
+def _peak_bytes(loss_of: Callable[[int], Any], model: Any, count: int) -> int:
+    """Bytes that a forward and backward pass take on the card at most, weights and gradients aside: what is computed again counts too."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    with torch.random.fork_rng():
+        loss_of(count).backward()
+    model.zero_grad(set_to_none=True)
+    return torch.cuda.max_memory_allocated() - before - sum(4 * p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def _saved_bytes(loss_of: Callable[[int], Any], model: Any, count: int) -> int:
