@@ -310,8 +310,9 @@ def test_a_folder_of_triples_tells_what_it_does_not_read(tmp_path, caplog):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "triples.jsonl").write_text('["甲", "属于", "乙"]\n', "utf-8")
     (tmp_path / "in" / "entities.csv").write_text("name,价\n甲,3\n", "utf-8")
+    (tmp_path / "in" / "CARD.md").write_text("x", "utf-8")
     assert triples(run(tmp_path, tmp_path / "in")) == [("甲", "属于", "乙")]
-    assert "kg: not read, for triples.jsonl is the graph: entities.csv" in caplog.text
+    assert "kg: not read, for triples.jsonl is the graph: entities.csv\n" in caplog.text
 
 
 def test_a_draft_gives_no_name_twice(tmp_path):

@@ -58,10 +58,11 @@ def find(path: Path, ontology: Ontology | None) -> list[Found]:
     if len(named) > 1:
         raise DataError(f"expected one file triples.jsonl, triples.csv or triples.tsv, found {len(named)}", path)
     files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith(".") and p.name not in _NOT_GRAPH)
-    known = named or [p for p in files if p.suffix.lower() in _SHAPES]
+    readable = [p for p in files if p.suffix.lower() in _SHAPES]
+    known = named or readable
     if not known:
         raise DataError(f"holds no file of the kinds {', '.join(_SHAPES)}", path)
-    if unread := [p.name for p in files if p not in known]:
+    if unread := [p.name for p in (readable if named else files) if p not in known]:
         logger.info("kg: not read, for %s: %s", f"{named[0].name} is the graph" if named else "their kinds are unknown", ", ".join(unread))
     return [Found(p, "triples" if p in named and p.suffix != ".jsonl" else shape_of(p, ontology)) for p in known]
 
