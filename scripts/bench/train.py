@@ -11,7 +11,6 @@ everybody writes at its end; the figure a CPU second holds on a busy machine, to
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -90,7 +89,8 @@ def clock() -> dict:
 
 
 def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not ru_maxrss: that of a process begins with what its parent had when it started it.
+    return next(int(line.split()[1]) for line in open("/proc/self/status", encoding="ascii") if line.startswith("VmHWM")) / 1024
 
 
 def trl_trainer(task: str, who: str, folder: Path, rows: list, model, batch: int, scratch: str):
