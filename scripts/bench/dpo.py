@@ -117,8 +117,8 @@ def main() -> None:
                                                "out": str(out / f"dpo-{name}"), **given.dpo}))
     print(f"{name} {given.dpo}: {time.monotonic() - began:.0f} s, {len(trained)} pairs; {made.summary()}")
     for when, measured, label in (("before", model, f"taught-{given.taught}"), ("after", made.path, name)):
-        for name, rows in held.items():
-            print(f"{when}: held-out pairs about {name}: {preferred(measured, rows)}")
+        for what, rows in held.items():
+            print(f"{when}: held-out pairs about {what}: {preferred(measured, rows)}")
         print(f"{when}: {accuracy(workspace, measured, out / f'evaluate-{label}-{given.questions}', given.questions)}", flush=True)
 
 

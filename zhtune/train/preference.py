@@ -54,12 +54,12 @@ def train_pairs(model: Any, tokenizer_folder: Path, pairs: list[Pair], objective
     """Train a PeftModel's adapter on pairs, in place.
 
     Args:
-        model: a PeftModel; without its adapter it is the reference.
+        model: a PeftModel, where finetune.load has put it; without its adapter it is the reference.
         tokenizer_folder: where its tokenizer.json lies.
         pairs: what to train on.
         objective: the loss.
         run: how; its validation holds pairs.
-        look: takes the model before and after, on its device, stored and computed alike.
+        look: takes the model before and after, stored and computed alike.
 
     Returns:
         the figures of trainer.fit, with the first and last margin and accuracy, and what `look` found "before" and "after".
@@ -78,8 +78,6 @@ def train_pairs(model: Any, tokenizer_folder: Path, pairs: list[Pair], objective
         more["precompute_ref_log_probs"] = True
     args = arguments(KTOConfig if kto else DPOConfig, run, len(data), more, model)
     with in_words(model, run.schedule.optimizer, args.per_device_train_batch_size):
-        if not parallel.divides_weights(run.launch.strategy):   # an engine that divides them moves them itself
-            model.to(args.device)
         before = look(model)
     with own_types(model):
         trainer = kind(model=model, args=args, train_dataset=data, eval_dataset=held if run.validation else None,
