@@ -42,10 +42,10 @@ def test_formats_encodings_and_reasons_are_counted_exactly(tmp_path):
         "g.txt": b"\x81\xff\xff",
         "h.txt": " \n\u3000\n",
     })
-    reasons = {"bad_json": 2, "duplicate": 1, "empty": 1, "few_han": 1, "no_text_field": 1, "too_short": 1, "undecodable": 1, "unknown_format": 1}
+    reasons = {"bad_json": 1, "duplicate": 1, "empty": 1, "few_han": 1, "no_text_field": 2, "too_short": 1, "undecodable": 1, "unknown_format": 1}
     assert made.manifest["counts"] == {"in": 11, "kept": 2, "dropped": reasons}
     assert {(d["id"], d["reason"]) for d in refused(made)} == {
-        ("b.txt", "duplicate"), ("c.md", "too_short"), ("d.jsonl:2", "bad_json"), ("d.jsonl:3", "no_text_field"), ("d.jsonl:4", "bad_json"),
+        ("b.txt", "duplicate"), ("c.md", "too_short"), ("d.jsonl:2", "bad_json"), ("d.jsonl:3", "no_text_field"), ("d.jsonl:4", "no_text_field"),
         ("e.dat", "unknown_format"), ("f.txt", "few_han"), ("g.txt", "undecodable"), ("h.txt", "empty")}
     assert [d["same_as"] for d in refused(made) if d["reason"] == "duplicate"] == ["a.txt"]
     assert [(r["id"], r["text"]) for r in rows(made)] == [("a.txt", GOOD), ("d.jsonl:1", GOOD + "第二\u2028段。")]
@@ -159,10 +159,10 @@ def test_a_divided_document_is_known_again_and_short_ones_go_too(tmp_path):
 
 
 def test_a_benchmark_that_holds_nothing_is_refused_and_what_is_not_read_is_told(tmp_path, caplog):
-    (tmp_path / "t.jsonl.gz").write_bytes(b"x")
+    (tmp_path / "t.docx.gz").write_bytes(b"x")
     (tmp_path / "empty.jsonl").write_bytes(b"\n")
     (tmp_path / "t.csv").write_text("Question,A\n首都在哪里,上海\n少一格\n", "utf-8")
-    for name, words in (("t.jsonl.gz", "is no benchmark that can be read; known are"), ("empty.jsonl", "holds no benchmark item")):
+    for name, words in (("t.docx.gz", "is no benchmark that can be read; known are"), ("empty.jsonl", "holds no benchmark item")):
         with pytest.raises(DataError, match=words):
             made_of(tmp_path, {"a.txt": GOOD}, against=str(tmp_path / name))
     made_of(tmp_path, {"a.txt": GOOD}, against=str(tmp_path / "t.csv"))
@@ -173,7 +173,7 @@ def test_what_is_no_text_in_a_plain_folder_is_told(tmp_path, caplog):
     (tmp_path / "a.txt").write_text(GOOD, "utf-8")
     (tmp_path / "b.jsonl").write_text('{"text": "甲"}\n{broken\n[]\n', "utf-8")
     assert [name for name, _ in read_texts(tmp_path)] == ["a.txt", "b.jsonl:1"]
-    assert "left out as no text: 2 bad_json; zhtune clean lists them" in caplog.text
+    assert "left out as no text: 1 bad_json, 1 no_text_field; zhtune clean lists them" in caplog.text
 
 
 def test_the_same_corpus_goes_whole_and_a_share_is_a_share(tmp_path):

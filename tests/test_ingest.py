@@ -14,7 +14,8 @@ from test_kg_formats import write_xlsx
 
 from zhtune.corpus.encodings import decode, sniff
 from zhtune.corpus.html_text import html_text, strip_markup
-from zhtune.corpus.read import Refusal, read_files
+from zhtune.corpus.read import read_files
+from zhtune.corpus.tabular import Refusal
 from zhtune.errors import ConfigError
 from zhtune.records import Document
 from zhtune.stages.clean import CleanConfig, clean
@@ -108,15 +109,19 @@ def test_bytes_of_no_encoding_and_broken_lines(tmp_path):
     (tmp_path / "b.jsonl").write_bytes(jsonl(TEXTS[:3]) + b'{"text": "\xff"}\n{"text": 1}\n[1]\n{"text": "a\xe2\x80\xa8b"}\n')
     documents, refused = read(tmp_path / "b.jsonl")
     assert [d[0] for d in documents] == ["b.jsonl:1", "b.jsonl:2", "b.jsonl:3", "b.jsonl:7"] and documents[-1][1] == "a\u2028b"
-    assert refused == [("b.jsonl:4", "undecodable"), ("b.jsonl:5", "no_text_field"), ("b.jsonl:6", "bad_json")]
+    assert refused == [("b.jsonl:4", "undecodable"), ("b.jsonl:5", "no_text_field"), ("b.jsonl:6", "no_text_field")]
 
 
 def test_json_in_its_forms(tmp_path):
     rows = [{"text": text} for text in TEXTS[:3]]
     for name, content in (("list", json.dumps(rows)), ("data", json.dumps({"version": 1, "data": rows})), ("strings", json.dumps(TEXTS[:3])), ("lines", jsonl(TEXTS[:3]).decode()),
-                          ("indented", json.dumps(rows, indent=2)), ("one after the other", "\n".join(json.dumps(row, indent=1) for row in rows))):
+                          ("indented", json.dumps(rows, indent=2)), ("two lists", json.dumps({"train": rows, "test": []})), ("one after the other", "\n".join(json.dumps(row, indent=1) for row in rows))):
         (tmp_path / f"{name}.json").write_text(content, "utf-8")
         assert read(tmp_path / f"{name}.json") == ([(f"{name}.json:{i}", text) for i, text in enumerate(TEXTS[:3], 1)], []), name
+        (tmp_path / f"{name}.jsonl").write_text(content, "utf-8")       # the suffix decides only of one object in one line
+        assert name in ("data", "two lists") or read(tmp_path / f"{name}.jsonl") == ([(f"{name}.jsonl:{i}", text) for i, text in enumerate(TEXTS[:3], 1)], []), name
+    (tmp_path / "nan.jsonl").write_text('{"text": "甲", "score": NaN}\n{"text": "乙", "n": 99999999999999999999}\n"丙"\n', "utf-8")
+    assert read(tmp_path / "nan.jsonl") == ([("nan.jsonl:1", "甲"), ("nan.jsonl:2", "乙"), ("nan.jsonl:3", "丙")], [])
     broken = json.dumps(rows, indent=2, ensure_ascii=False).replace(f'"{TEXTS[1]}"', f'"{TEXTS[1]}')
     (tmp_path / "broken.json").write_text(broken, "utf-8")
     assert read(tmp_path / "broken.json") == ([("broken.json:1", TEXTS[0]), ("broken.json:3", TEXTS[2])], [("broken.json:2", "bad_json")])
@@ -131,6 +136,10 @@ def test_tables(tmp_path):
     assert read(tmp_path / "a.csv", "问", "答") == ([("a.csv:2", "几点，\n开门\n八点"), ("a.csv:6", "挂号；\n九点")], [("a.csv:5", "ragged_row")])
     (tmp_path / "b.tsv").write_bytes("text\tn\r007\t1\r\"x\"y\t2\rNA\t3\r".encode("utf-16"))
     assert read(tmp_path / "b.tsv") == ([("b.tsv:2", "007"), ("b.tsv:4", "NA")], [("b.tsv:3", "bad_csv")])
+    (tmp_path / "twice.csv").write_text("text,备注,备注\n甲,1,2\n", "utf-8")
+    write_xlsx(tmp_path / "twice.xlsx", {"一": [["text", "text"], ["甲", "乙"]], "二": [["text"], ["丙"]]})
+    assert read(tmp_path / "twice.csv") == ([], [("twice.csv:1", "bad_header")])
+    assert read(tmp_path / "twice.xlsx") == ([("twice.xlsx[二]:2", "丙")], [("twice.xlsx[一]:1", "bad_header")])
     stray = "text,n\n" + "".join(f"{text},{i}\n" for i, text in enumerate(TEXTS))
     (tmp_path / "c.csv").write_text(stray.replace(TEXTS[30], '"' + TEXTS[30]), "utf-8")     # a quote that nobody closes
     documents, refused = read(tmp_path / "c.csv")

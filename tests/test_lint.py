@@ -1,5 +1,6 @@
 """Lint: every format and kind of file, every rule by name, repairs, refusals, leaks, the cases from bug reports."""
 
+import gzip
 import json
 import zipfile
 from datetime import date, datetime, time
@@ -11,8 +12,8 @@ import pytest
 
 from zhtune.cli import main
 from zhtune.corpus.pii import is_bank_card, is_resident_id, mask, personal
-from zhtune.corpus.read import Refusal
 from zhtune.corpus.sheets import cell_text
+from zhtune.corpus.tabular import Refusal
 from zhtune.errors import ConfigError, DataError
 from zhtune.records import read_preferences, read_records
 from zhtune.stages.lint import LintConfig, lint
@@ -168,6 +169,9 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path):
     write(tmp_path / "g.json", rows)                        # JSON Lines under .json
     xlsx(tmp_path / "h.xlsx", [["问", "答"], ["编号，几位？", "007"], ['引"号', "两行\n文字"]])
     write(tmp_path / "i.csv", "问,答\n编号，几位？,007\n引\"\"号,x\n".replace('引""号,x', '"引""号","两行\n文字"').encode("utf-16"))
+    write(tmp_path / "j.jsonl", json.dumps(rows, ensure_ascii=False, indent=1))      # JSON under .jsonl
+    write(tmp_path / "k.jsonl.gz", gzip.compress((tmp_path / "a.jsonl").read_bytes()))
+    write(tmp_path / "l.csv.gz", gzip.compress((tmp_path / "d.csv").read_bytes()))
     for path in sorted(tmp_path.iterdir()):
         assert [row.value for row in read_rows([path])] == rows, path.name
     assert [row.number for row in read_rows([tmp_path / "d.csv"])] == [2, 3] and [row.number for row in read_rows([tmp_path / "b.json"])] == [1, 2]
@@ -189,6 +193,10 @@ def test_a_broken_row_does_not_stop_the_good_ones(tmp_path):
     assert artifact.manifest["counts"] == {"in": 7, "kept": 2, "dropped": {"bad_json": 1, "half_character": 1, "not_an_object": 1, "unknown_keys": 1, "unwritable": 1}}
     ragged = made(tmp_path, "问,答\n甲,乙\n甲,乙,丙\n", name="r.csv", out="r")
     assert dropped(ragged) == [("r.csv:3", "ragged_row")]
+    quote = made(tmp_path, '问,答\n甲,乙\n丙,"没有结尾\n丁,戊\n', name="q.csv", out="q")
+    assert kept(quote) == [[(U, "甲"), (A, "乙")], [(U, "丁"), (A, "戊")]] and dropped(quote) == [("q.csv:3", "bad_csv")]
+    lost = made(tmp_path, f"{good}\n".encode() + '{"问": "'.encode() + b'\xff"}\n' + f"{good}2\n".replace("甲甲", "丙丙").replace("}2", "}").encode(), name="u.jsonl", out="u")
+    assert len(kept(lost)) == 2 and dropped(lost) == [("u.jsonl:2", "undecodable")]
 
 
 def test_rows_that_differ_in_thought_or_tools_are_no_duplicates(tmp_path):
@@ -208,16 +216,17 @@ def test_a_file_of_several_lists_is_refused_and_none_is_lost(tmp_path):
     row = {"问": "甲", "答": "乙"}
     assert kept(made(tmp_path, json.dumps({"train": [row], "version": 1}), name="a.json")) == [[(U, "甲"), (A, "乙")]]
     assert kept(made(tmp_path, json.dumps({"data": [row], "licenses": [{"id": 1}]}), name="c.json", out="c")) == [[(U, "甲"), (A, "乙")]]
-    with pytest.raises(DataError, match="b.json: holds several lists of rows, train and test; make a file of each"):
+    assert kept(made(tmp_path, json.dumps({"train": [row], "validation": []}), name="d.json", out="d")) == [[(U, "甲"), (A, "乙")]]
+    with pytest.raises(DataError, match="several_lists 1; first b.json: several_lists: holds several lists of rows, train and test; make a file of each"):
         made(tmp_path, json.dumps({"train": [row], "test": [row]}), name="b.json", out="b")
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [
-    ("b.csv", "问,答,答\n甲,乙,丙\n", r"b.csv:1: the header names '答' twice"),
-    ("a.json", '[{"问": "甲",\n "答": }]', r"a.json:2: is neither JSON nor JSON Lines"),
-    ("a.csv", '问,答\n甲,乙\n丙,"没有结尾\n', r"a.csv:3: not valid CSV"),
-    ("a.jsonl", b'{"a": "\x81\xff\xff"}\n', r"a.jsonl:1: is neither UTF-8 nor GB18030"),
-    ("a.xlsx", "no zip", r"a.xlsx: is no spreadsheet"), ("a.parquet", "no parquet", r"a.parquet: is no parquet file"),
+    ("b.csv", "问,答,答\n甲,乙,丙\n", r"no row is left of 1: bad_header 1; first b.csv:1: bad_header: the header names '答' twice"),
+    ("a.json", '[{"问": "甲",\n "答": }]', r"no row is left of 1: truncated 1; first a.json:1: truncated: Expecting value: line 2 column 7"),
+    ("a.csv", '问,答\n丙,"没有结尾\n', r"no row is left of 1: truncated 1; first a.csv:2: truncated: unexpected end of data"),
+    ("a.jsonl", b'{"a": "\x81\xff\xff"}\n', r"no row is left of 1: undecodable 1; first a.jsonl: undecodable: in no encoding that is known"),
+    ("a.xlsx", "no zip", r"first a.xlsx:1: unreadable: a.xlsx: is no spreadsheet"), ("a.parquet", "no parquet", r"first a.parquet:1: unreadable: is no parquet file"),
     ("a.jsonl", '{"text": "只是一段话"}\n', r"no row is left of 1: unknown_keys 1; first a.jsonl:1: unknown_keys: keys: text"),
     ("a.jsonl", "", "no row is left of 0: there was no row"),
     ("a.docx", "x", "no row is left of 1: unknown_file 1"),
@@ -392,7 +401,7 @@ def test_preferences_are_written_in_messages_form(tmp_path):
 def test_a_damaged_byte_in_a_utf8_file_is_told_and_costs_one_row(tmp_path):
     line = '{"问": "甲%d甲", "答": "乙乙"}\n'
     artifact = made(tmp_path, (line % 1).encode() + (line % 2).encode().replace("甲2".encode(), b"\xe7\x942") + (line % 3).encode(), fix=True)
-    assert [t[0][1] for t in kept(artifact)] == ["甲1甲", "甲3甲"] and dropped(artifact) == [("in.jsonl:2", "cut_character")]
+    assert [t[0][1] for t in kept(artifact)] == ["甲1甲", "甲3甲"] and dropped(artifact) == [("in.jsonl:2", "undecodable")]
 
 
 def test_every_problem_has_a_cure_in_both_languages():

@@ -104,6 +104,17 @@ def test_packed_losses_are_the_same_on_sdpa(tiny):
         tiny.set_attn_implementation(before)
 
 
+def test_long_rows_take_fused_attention_and_learn_the_same(tmp_path, talks, monkeypatch):
+    from zhtune.train import trainer
+    seen, loss = [], trainer.answer_loss
+    monkeypatch.setattr(trainer, "answer_loss", lambda model, causal, *rest: seen.append(causal.config._attn_implementation) or loss(model, causal, *rest))
+    plain = train(tmp_path, talks, "plain")
+    monkeypatch.setattr(trainer, "_FUSED", 8)
+    fused = train(tmp_path, talks, "fused")
+    assert seen == ["eager"] * (len(seen) // 2) + ["sdpa"] * (len(seen) // 2) and len(seen) >= 4
+    assert losses(plain) == pytest.approx(losses(fused), rel=1e-4)
+
+
 def test_padding_on_the_left_gives_the_same_loss(tiny):
     right = Collator(0)(dataset(samples(), [0, 3, 4]).to_list())
     width = right["input_ids"].shape[1]

@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")              # libraries' bars; zhtune shows its own
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")      # torch takes large pages: a training step on a processor is some 5 % faster
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # nothing that is done here is told to anybody
     from zhtune.errors import ZhtuneError
     try:

@@ -14,7 +14,8 @@ from pathlib import Path
 from zhtune import assets
 from zhtune.corpus.filters import read_rules
 from zhtune.corpus.prepare import Settings, prepare
-from zhtune.corpus.read import Refusal, read_files
+from zhtune.corpus.read import read_files
+from zhtune.corpus.tabular import Refusal
 
 FIELDS = ("text", "abst", "classical", "html", "content", "paragraphs", "ask", "answer")
 SOURCES = {

@@ -19,7 +19,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from zhtune.corpus.read import Refusal, read_files, read_texts
+from zhtune.corpus.read import read_files, read_texts
+from zhtune.corpus.tabular import Refusal
 from zhtune.records import dumps
 
 

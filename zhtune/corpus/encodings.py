@@ -11,6 +11,7 @@ from functools import cache
 
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _CANDIDATES = ("gb18030", "big5hkscs", "utf-16-le", "utf-16-be")
+UNKNOWN_ENCODING = "in no encoding that is known: UTF-8, GB18030, Big5, UTF-16"
 HEAD = 1 << 16                                              # bytes that are looked at
 _LEAST = 0.5                                                # share of common characters below which bytes are no Chinese text
 _LEAST_WIDE = 0.9                                           # of UTF-16 without mark and zero bytes: any two bytes are some character

@@ -12,7 +12,8 @@ from zhtune.corpus.boilerplate import LineCounts, line_keys
 from zhtune.corpus.html_text import strip_markup
 from zhtune.corpus.mojibake import GARBLED, mend
 from zhtune.corpus.pii import personal, replace
-from zhtune.corpus.read import Refusal, Sealed, unseal
+from zhtune.corpus.read import Sealed, unseal
+from zhtune.corpus.tabular import Refusal
 from zhtune.parallel import in_order
 from zhtune.records import Document
 from zhtune.text import URL, normalise

@@ -21,34 +21,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zhtune.corpus import tabular
 from zhtune.corpus.documents import Unreadable, docx_text, pdf_text
-from zhtune.corpus.encodings import decode
+from zhtune.corpus.encodings import UNKNOWN_ENCODING, decode
 from zhtune.corpus.html_text import html_text
 from zhtune.corpus.streams import Stream, suffix_of
+from zhtune.corpus.tabular import SUFFIXES as _TABLES
+from zhtune.corpus.tabular import Refusal, Row, read_rows
 from zhtune.digests import visible_files
 from zhtune.errors import DataError
 from zhtune.log import logger
 from zhtune.records import Document, dumps
+from zhtune.text import HALF_CHARACTER
 
 TEXT_KEYS = ("text", "content", "body", "html", "正文", "内容", "文本")
 _TEXTS, _PAGES, _FILES = (".txt", ".md"), (".html", ".htm", ".xhtml"), (".docx", ".pdf")
-_TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
 SUFFIXES = (*_TEXTS, *_PAGES, *_FILES, *_TABLES)
 _LONGEST = 1 << 24                                          # characters of a text file that are one document
 _PIECE = re.compile(r"#[1-9]\d*$")                          # what ends the id of a divided document's later pieces
 _SCHEMA = pa.schema([("id", pa.string()), ("text", pa.string()), ("metadata", pa.string())])
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A piece of input that is no document, and why."""
-
-    reason: str
-    where: str
-    detail: str
-    file: str = ""
-    """The file it was found in, where `where` is more than that"""
 
 
 @dataclass(frozen=True)
@@ -98,7 +88,7 @@ def unseal(item: Sealed) -> Document | Refusal:
         if item.suffix in _PAGES:
             text, encoding = (item.content, "") if isinstance(item.content, str) else decode(item.content) or ("", None)
             if encoding is None:
-                raise Unreadable("undecodable", "in no encoding that is known")
+                raise Unreadable("undecodable", UNKNOWN_ENCODING)
             text, title = html_text(text)
             found = {"encoding": encoding, "title": title}
             return Document(item.id, text, {**item.metadata, **{k: v for k, v in found.items() if v}})
@@ -126,11 +116,13 @@ def read_file(path: Path, name: str, fields: tuple[str, ...]) -> Iterator[Docume
     if suffix not in SUFFIXES:
         yield Refusal("unknown_format", name, f"suffix {path.suffix!r}")
         return
+    if suffix in _TABLES:
+        for row in read_rows(stream, path, name, suffix):
+            yield row if isinstance(row, Refusal) else _row_document(row, name, fields)
+        return
     try:
         if suffix in _TEXTS:
             yield from _text(stream, name)
-        elif suffix in _TABLES:
-            yield from _rows(stream, path, name, fields)
         else:
             content = b"".join(stream.blocks())
             if not stream.cut:                              # a part of such a file is nothing
@@ -157,44 +149,26 @@ def _text(stream: Stream, name: str) -> Iterator[Document | Refusal]:
         lines.append(line.text.rstrip("\ufffd") if line.broken else line.text + "\n" * line.ended)
         size += len(lines[-1])
     if not found and stream.encoding is None and not stream.cut:
-        yield Refusal("undecodable", name, "in no encoding that is known: UTF-8, GB18030, Big5, UTF-16")
+        yield Refusal("undecodable", name, UNKNOWN_ENCODING)
     elif (lines or not found) and not stream.cut:
         yield Document(name if start == 1 else f"{name}:{start}", "".join(lines), {"file": name, "encoding": stream.encoding})
 
 
-def _rows(stream: Stream, path: Path, name: str, fields: tuple[str, ...]) -> Iterator[Document | Refusal | Sealed]:
-    suffix = suffix_of(name)
-    if suffix in (".jsonl", ".ndjson"):
-        rows = tabular.json_lines(stream, name)
-    elif suffix == ".json":
-        rows = tabular.json_values(stream)
-    elif suffix in (".csv", ".tsv"):
-        rows = tabular.csv_rows(stream, name, "," if suffix == ".csv" else "\t")
-    elif suffix == ".parquet":
-        rows = tabular.parquet_rows(path, b"".join(stream.blocks()) if stream.packed else None)
-    else:
-        rows = tabular.sheet_rows(b"".join(stream.blocks()), name)
-    for row in rows:
-        if isinstance(row, tabular.Fault):
-            yield Refusal(row.reason, f"{name}:{row.number}", row.detail, name)
-        else:
-            yield _row_document(f"{row.sheet or name}:{row.number}", row.value, name, fields)
-    if stream.encoding is None and not stream.cut and suffix not in (".xlsx", ".parquet"):
-        yield Refusal("undecodable", name, "in no encoding that is known: UTF-8, GB18030, Big5, UTF-16")
-
-
-def _row_document(where: str, row: Any, name: str, fields: tuple[str, ...]) -> Document | Refusal | Sealed:
-    if isinstance(row, str):
-        return Document(where, row, {"file": name})
-    if not isinstance(row, dict):
-        return Refusal("no_text_field", where, f"expected an object or a string, found {type(row).__name__}", name)
-    texts = {key: text for key in fields or TEXT_KEYS if (text := _field_text(row.get(key))) is not None}
+def _row_document(row: Row, name: str, fields: tuple[str, ...]) -> Document | Refusal | Sealed:
+    where, value = row.where, row.value
+    if isinstance(value, str):
+        value, fields = {"text": value}, ()
+    if not isinstance(value, dict):
+        return Refusal("no_text_field", where, f"expected an object or a string, found {type(value).__name__}", name)
+    texts = {key: text for key in fields or TEXT_KEYS if (text := _field_text(value.get(key))) is not None}
     if not texts:
-        found = ", ".join(list(map(str, row))[:8])
+        found = ", ".join(list(map(str, value))[:8])
         return Refusal("no_text_field", where, f"none of the keys {', '.join(fields or TEXT_KEYS)} holds a text; there are: {found}", name)
-    metadata = {"file": name, **{k: v for k, v in row.items() if k == "title" and isinstance(v, str)}}
+    metadata = {"file": name, **{k: v for k, v in value.items() if k == "title" and isinstance(v, str)}}
     if not fields:
         texts = dict([next(iter(texts.items()))])
+    if HALF_CHARACTER.search("".join((*texts.values(), *metadata.values()))):
+        return Refusal("bad_json", where, "half a character (a surrogate without its other half)", name)
     if "html" in texts:
         return Sealed(where, ".html", "<br>".join(texts.values()), metadata)
     return Document(where, "\n".join(texts.values()), metadata)

@@ -1,7 +1,7 @@
-"""JSON Lines, JSON, CSV, TSV, xlsx and parquet -> rows, one after the other. What a row's keys mean is for read.py.
+"""JSON, JSON Lines, CSV, TSV, xlsx and parquet -> rows, one after the other. What a row's keys mean is for who asks.
 
-A broken line or row is yielded as a Fault, and the rest goes on. JSON Lines, CSV, TSV and parquet are streamed; JSON, xlsx
-and packed parquet are held in memory.
+Cells stay text: "NA", "null", "007" and "1e5" mean nothing here. A broken line or row is yielded as a Refusal, and the rest
+goes on. JSON Lines, CSV, TSV and parquet are streamed; JSON, xlsx and packed parquet are held in memory.
 """
 
 from __future__ import annotations
@@ -11,82 +11,156 @@ import io
 import json
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 
+from zhtune.corpus.encodings import UNKNOWN_ENCODING
 from zhtune.corpus.sheets import read_sheets
 from zhtune.corpus.streams import Line, Stream
 from zhtune.errors import DataError
 from zhtune.log import logger
-from zhtune.records import parse_object
 
-_LISTS = ("data", "rows", "records", "examples", "items", "train")         # {"data": [rows]}: a file with one such list
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
+# {"data": [rows]}: a file with one such list
+_LISTS = ("data", "rows", "records", "examples", "items", "train", "validation", "valid", "dev", "test")
 _CELL = 1 << 24                                             # characters of the longest cell; a stray quote swallows no more
 
 
-class Fault(NamedTuple):
-    """A piece of a file that is no row."""
+@dataclass(frozen=True)
+class Refusal:
+    """A piece of input that cannot be read, and why."""
 
     reason: str
-    number: int
+    where: str
     detail: str
+    file: str = ""
+    """The file it was found in, where `where` is more than that"""
 
 
 class Row(NamedTuple):
     """A row of a file."""
 
+    file: str
+    """The file's name, with its sheet where it has sheets"""
     number: int
     """1-based line, or number of the row in a file without lines"""
     value: Any
-    sheet: str = ""
-    """File and sheet, where it has sheets"""
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.number}"
 
 
-def json_lines(stream: Stream, name: str) -> Iterator[Row | Fault]:
-    """Yield the objects of a JSON Lines file."""
-    for line in stream.lines():
+def read_rows(stream: Stream, path: Path, name: str, suffix: str) -> Iterator[Row | Refusal]:
+    """Yield the rows of a file, and a refusal for each that is broken, for a cut archive and for a file that cannot be read at all.
+
+    Args:
+        stream: of the file `path`.
+        name: what the places of rows begin with.
+        suffix: one of SUFFIXES.
+    """
+    try:
+        if suffix == ".parquet":
+            yield from _parquet_rows(path, b"".join(stream.blocks()) if stream.packed else None, name)
+        elif suffix == ".xlsx":
+            yield from _sheet_rows(b"".join(stream.blocks()), name)
+        elif suffix == ".json":
+            yield from _json_rows(stream, name, lines=False)
+        elif suffix in (".csv", ".tsv"):
+            yield from _csv_rows(stream, name, "," if suffix == ".csv" else "\t")
+        else:
+            yield from _json_rows(stream, name, lines=True)
+    except OSError as error:
+        yield Refusal("unreadable", name, str(error.strerror or error))
+        return
+    if stream.cut:
+        yield Refusal("truncated", name, stream.cut)
+    elif stream.encoding is None and suffix not in (".parquet", ".xlsx"):
+        yield Refusal("undecodable", name, UNKNOWN_ENCODING)
+
+
+def parse(text: str) -> Any:
+    """A JSON value. Also what orjson refuses and others write: NaN, half a surrogate pair, an integer beyond 64 bits.
+
+    Raises:
+        ValueError, RecursionError
+    """
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        return json.loads(text)
+
+
+def _json_rows(stream: Stream, name: str, lines: bool) -> Iterator[Row | Refusal]:
+    """Rows of JSON or JSON Lines, told apart by how the file begins; where that does not tell, it is JSON Lines if `lines`."""
+    source, ahead, filled = stream.lines(), [], []
+    for line in source:
+        ahead.append(line)
+        filled += [text] if (text := line.text.strip()) else []
+        if len(filled) == 2:
+            break
+    if filled and _are_lines(filled, lines):
+        yield from _json_lines(chain(ahead, source), stream, name)
+    elif filled:
+        yield from _json_values([*ahead, *source], stream, name)
+
+
+def _are_lines(filled: list[str], lines: bool) -> bool:
+    try:
+        value = parse(filled[0])
+    except (ValueError, RecursionError):
+        return lines and filled[0][-1] not in "{[,"         # else the value goes on on the next line
+    return (lines and not isinstance(value, list)) or (len(filled) == 2 and isinstance(value, dict | list))
+
+
+def _json_lines(lines: Iterable[Line], stream: Stream, name: str) -> Iterator[Row | Refusal]:
+    for line in lines:
         if not line.text.strip():
             continue
+        place = f"{name}:{line.number}"
         if line.broken:
-            yield Fault("undecodable", line.number, f"bytes that are not {stream.encoding}")
+            yield Refusal("undecodable", place, f"bytes that are not {stream.encoding}", name)
             continue
         try:
-            yield Row(line.number, parse_object(line.text.encode("utf-8"), name, line.number))
-        except DataError as error:
-            yield Fault("bad_json" if line.ended and not stream.cut else "truncated", line.number, str(error))
-        except UnicodeEncodeError:
-            yield Fault("bad_json", line.number, "half a character (a surrogate without its other half)")
+            yield Row(name, line.number, parse(line.text))
+        except (ValueError, RecursionError) as error:
+            yield Refusal("bad_json" if line.ended and not stream.cut else "truncated", place, f"not valid JSON ({error})", name)
 
 
-def json_values(stream: Stream) -> Iterator[Row | Fault]:
-    """Yield the rows of a JSON file: a list, values one after the other, or an object that holds one list of rows.
+def _json_values(lines: list[Line], stream: Stream, name: str) -> Iterator[Row | Refusal]:
+    """A list, values one after the other, or an object that holds one list of rows.
 
     A broken value is left out up to the next line that begins a value as far indented as it.
     """
-    lines = list(stream.lines())
     text, broken = "\n".join(line.text for line in lines), any(line.broken for line in lines)
-    for row in _values(text):
-        if broken and isinstance(row, Row) and "\ufffd" in orjson.dumps(row.value).decode("utf-8"):
-            row = Fault("undecodable", row.number, f"bytes that are not {stream.encoding}")
+    for row in _values(text, name):
+        if broken and isinstance(row, Row) and "\ufffd" in json.dumps(row.value, ensure_ascii=False):
+            row = Refusal("undecodable", row.where, f"bytes that are not {stream.encoding}", name)
         yield row
 
 
-def _values(text: str) -> Iterator[Row | Fault]:
+def _values(text: str, name: str) -> Iterator[Row | Refusal]:
     try:
-        whole = orjson.loads(text)
-    except (orjson.JSONDecodeError, UnicodeEncodeError):
-        yield from _one_by_one(text)
+        value = parse(text)
+    except (ValueError, RecursionError):
+        yield from _one_by_one(text, name)
         return
-    values = whole if isinstance(whole, list) else [whole]
-    if isinstance(whole, dict) and len(lists := [whole[key] for key in _LISTS if isinstance(whole.get(key), list)]) == 1:
-        values = lists[0]
-    yield from (Row(number, value) for number, value in enumerate(values, 1))
+    values = value if isinstance(value, list) else [value]
+    if isinstance(value, dict):
+        lists = {key: part for key in _LISTS if isinstance(part := value.get(key), list) and any(isinstance(row, dict | str) for row in part)}
+        if len(lists) > 1:
+            yield Refusal("several_lists", name, f"holds several lists of rows, {' and '.join(lists)}; make a file of each")
+            return
+        values = next(iter(lists.values()), values)
+    yield from (Row(name, number, row) for number, row in enumerate(values, 1))
 
 
-def _one_by_one(text: str) -> Iterator[Row | Fault]:
+def _one_by_one(text: str, name: str) -> Iterator[Row | Refusal]:
     between = re.compile(r"[\s,\]]*")
     begin = re.compile(r"\s*(?:\{\s*\"\w+\"\s*:\s*)?\[").match(text)       # a list, or the one list of an object
     at, number = begin.end() if begin else 0, 0
@@ -98,21 +172,18 @@ def _one_by_one(text: str) -> Iterator[Row | Fault]:
         number += 1
         try:
             value, at = scan(text, at)
-            orjson.dumps(value)
-            yield Row(number, value)
-        except TypeError:
-            yield Fault("bad_json", number, "holds what cannot be written: half a character, or an integer beyond 64 bits")
-        except (json.JSONDecodeError, RecursionError) as error:
+            yield Row(name, number, value)
+        except (ValueError, RecursionError) as error:
             indent = re.escape(text[text.rfind("\n", 0, at) + 1:at]) if text[text.rfind("\n", 0, at) + 1:at].isspace() else ""
             following = re.compile(rf"\n{indent}(?=[{{\[\"])").search(text, at)
-            yield Fault("bad_json" if following else "truncated", number, f"line {text.count(chr(10), 0, at) + 1}: {str(error)[:150]}")
+            yield Refusal("bad_json" if following else "truncated", f"{name}:{number}", str(error)[:200], name)
             if not following:
                 return
             at = following.end()
 
 
-def csv_rows(stream: Stream, name: str, delimiter: str) -> Iterator[Row | Fault]:
-    """Yield the rows of a table under its header, as RFC 4180 says; cells stay text. The delimiter may also be `;` or a tab."""
+def _csv_rows(stream: Stream, name: str, delimiter: str) -> Iterator[Row | Refusal]:
+    """The rows of a table under its header, as RFC 4180 says. The delimiter may also be `;` or a tab."""
     csv.field_size_limit(_CELL)
     source = _Lines(stream)
     header: list[str] = []
@@ -124,23 +195,26 @@ def csv_rows(stream: Stream, name: str, delimiter: str) -> Iterator[Row | Fault]
             cells = next(reader)
         except csv.Error as error:
             source.give_back()
-            yield Fault("bad_csv" if source.peek() else "truncated", first.number, str(error))
+            yield Refusal("bad_csv" if source.peek() else "truncated", f"{name}:{first.number}", str(error), name)
             continue
-        taken = source.taken()
+        taken, place = source.taken(), f"{name}:{first.number}"
         if not any(cell.strip() for cell in cells):
             continue
         if not header:
             header = [cell.strip().removeprefix("\ufeff") for cell in cells]
+            if twice := _twice(header):
+                yield Refusal("bad_header", place, twice, name)
+                return
         elif any(line.broken for line in taken):
-            yield Fault("undecodable", first.number, f"bytes that are not {stream.encoding}")
+            yield Refusal("undecodable", place, f"bytes that are not {stream.encoding}", name)
         elif source.peek() is None and (stream.cut or len(cells) < len(header)) and not taken[-1].ended:
-            yield Fault("truncated", first.number, f"ends after {len(cells)} cells of {len(header)}")
+            yield Refusal("truncated", place, f"ends after {len(cells)} cells of {len(header)}", name)
         elif len(cells) != len(header):
-            yield Fault("ragged_row", first.number, f"{len(cells)} cells under {len(header)} columns")
+            yield Refusal("ragged_row", place, f"{len(cells)} cells under {len(header)} columns", name)
         else:
             if not taken[-1].ended:
-                logger.warning("%s:%d: the last row has no line end; if the file was cut, this row was", name, first.number)
-            yield Row(first.number, dict(zip(header, cells, strict=True)))
+                logger.warning("%s: the last row has no line end; if the file was cut, this row was", place)
+            yield Row(name, first.number, dict(zip(header, cells, strict=True)))
 
 
 class _Lines:
@@ -173,18 +247,19 @@ class _Lines:
         self._ahead.extendleft(reversed(self.taken()[1:]))
 
 
-def sheet_rows(data: bytes, name: str) -> Iterator[Row | Fault]:
-    """Yield the rows of a spreadsheet, each sheet under its header."""
+def _sheet_rows(data: bytes, name: str) -> Iterator[Row | Refusal]:
     try:
-        for sheet, ((_, header), *rows) in read_sheets(io.BytesIO(data), name):
+        for sheet, ((start, header), *rows) in read_sheets(io.BytesIO(data), name):
             names = [name.strip() for name in header]
-            yield from (Row(number, {key: cell for key, cell in zip(names, cells) if key}, sheet) for number, cells in rows)
+            if twice := _twice(names):
+                yield Refusal("bad_header", f"{sheet}:{start}", twice, name)
+            else:
+                yield from (Row(sheet, number, {key: cell for key, cell in zip(names, cells) if key}) for number, cells in rows)
     except DataError as error:
-        yield Fault("unreadable", 1, str(error))
+        yield Refusal("unreadable", f"{name}:1", str(error), name)
 
 
-def parquet_rows(path: Path, data: bytes | None) -> Iterator[Row | Fault]:
-    """Yield the rows of a parquet file, or of one that was packed."""
+def _parquet_rows(path: Path, data: bytes | None, name: str) -> Iterator[Row | Refusal]:
     import pyarrow as pa
     import pyarrow.parquet as pq
     number = 0
@@ -192,6 +267,12 @@ def parquet_rows(path: Path, data: bytes | None) -> Iterator[Row | Fault]:
         for batch in pq.ParquetFile(path if data is None else pa.BufferReader(data)).iter_batches(4096):
             for row in batch.to_pylist():
                 number += 1
-                yield Row(number, row)
+                yield Row(name, number, row)
     except (pa.ArrowException, OSError) as error:
-        yield Fault("unreadable", number + 1, f"is no parquet file, or is damaged or cut: {' '.join(str(error).split())[:200]}")
+        detail = f"is no parquet file, or is damaged or cut: {' '.join(str(error).split())[:200]}"
+        yield Refusal("unreadable", f"{name}:{number + 1}", detail, name)
+
+
+def _twice(header: list[str]) -> str:
+    """What is wrong with a header: which of two equal columns is meant cannot be told."""
+    return next((f"the header names {name!r} twice" for name in header if name and header.count(name) > 1), "")

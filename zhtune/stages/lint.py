@@ -14,7 +14,7 @@ from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.corpus import clean_page
 from zhtune.corpus.contamination import Benchmark
-from zhtune.corpus.read import Refusal
+from zhtune.corpus.tabular import Refusal
 from zhtune.errors import ConfigError, DataError
 from zhtune.log import logger, progress
 from zhtune.records import dumps, write_jsonl
@@ -28,7 +28,7 @@ from zhtune.synthesis.linting.names import CURES, Problem
 from zhtune.synthesis.linting.page import terminal, write_page
 from zhtune.synthesis.rows import read_rows
 
-STAGE = Stage("lint", version=4, kind="records",
+STAGE = Stage("lint", version=5, kind="records",
               inputs={"records": ("records", "file"), "preferences": ("preferences", "file"), "corpus": ("corpus", "file"),
               "preset": ("file",), "against": ("file", "records", "preferences")})
 _ROUNDS = 3                                                 # a repair may bring another problem to light: <think> without an answer

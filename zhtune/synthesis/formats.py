@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
-from zhtune.corpus.read import Refusal
+from zhtune.corpus.tabular import Refusal, Row
 from zhtune.synthesis.messages import Odd, Talk, listed, read_messages, read_tools, text_of
-from zhtune.synthesis.rows import Row
 
 MESSAGES = ("messages", "conversations", "conversation")
 # Question and answer by the names that data sets give them; the first pair that a row has is taken.

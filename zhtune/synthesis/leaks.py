@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from zhtune.corpus.contamination import RUN, Benchmark, Item
-from zhtune.corpus.read import Refusal
+from zhtune.corpus.streams import suffix_of
+from zhtune.corpus.tabular import Refusal
 from zhtune.errors import DataError
 from zhtune.log import logger
 from zhtune.synthesis.formats import QUESTIONS, read_record
@@ -75,8 +76,8 @@ def benchmark_items(paths: list[Path]) -> Iterator[Item]:
     Raises:
         DataError: a file of a kind that is not read, or no item at all: nothing would be compared.
     """
-    if strange := [path for path in paths if path.is_file() and path.suffix.lower() not in SUFFIXES]:
-        raise DataError(f"is no benchmark that can be read; known are {', '.join(SUFFIXES)}", strange[0])
+    if strange := [path for path in paths if path.is_file() and suffix_of(path.name) not in SUFFIXES]:
+        raise DataError(f"is no benchmark that can be read; known are {', '.join(SUFFIXES)}, plain, .gz or .zst", strange[0])
     refused, found = [], False
     for row in read_rows(paths):
         if isinstance(row, Refusal):

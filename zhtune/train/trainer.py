@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ from zhtune.train.schedule import Launch, Schedule
 hub.HF_HUB_DISABLE_TELEMETRY = True                         # TRL tells its makers of every run: nothing that is done here is told
 _OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw8bit": "adamw_bnb_8bit", "paged_adamw8bit": "paged_adamw_8bit",
                "paged_adamw32bit": "paged_adamw_32bit"}
+_FUSED = 384                                                # tokens of a row from which fused attention pays on a processor
 _DECAYS = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
@@ -88,6 +90,8 @@ def train(model: Any, tokenizer_folder: Path, samples: list[Sample], run: Run) -
     logger.info("first of the first batch, 【trained】: %s", batch[0])
     more = {"dataset_kwargs": {"skip_prepare_dataset": True}, "packing": False, "neftune_noise_alpha": run.neftune or None}
     args = arguments(SFTConfig, run, len(rows), more, model)
+    if not torch.cuda.is_available() and statistics.median(len(s.input_ids) for s in samples) > _FUSED:
+        fuse_attention(model)
     collator = Collator(tokenizer.pad_token_id, causal_of(model).config._attn_implementation == "flash_attention_2")
     if run.schedule.micro_batch == "auto":
         longest = max(samples, key=lambda s: len(s.input_ids))
