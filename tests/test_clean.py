@@ -165,6 +165,9 @@ def test_a_benchmark_that_holds_nothing_is_refused_and_what_is_not_read_is_told(
     for name, words in (("t.docx.gz", "is no benchmark that can be read; known are"), ("empty.jsonl", "holds no benchmark item")):
         with pytest.raises(DataError, match=words):
             made_of(tmp_path, {"a.txt": GOOD}, against=str(tmp_path / name))
+    (tmp_path / "two.json").write_text('{"train": [{"问": "甲"}], "test": [{"问": "乙"}]}', "utf-8")
+    with pytest.raises(DataError, match="two.json: is no benchmark that can be read: several_lists: holds several lists of rows, train and test"):
+        made_of(tmp_path, {"a.txt": GOOD}, against=[str(tmp_path / "t.csv"), str(tmp_path / "two.json")])
     made_of(tmp_path, {"a.txt": GOOD}, against=str(tmp_path / "t.csv"))
     assert "benchmark: 1 rows cannot be read and are not compared; the first: t.csv:3: ragged_row" in caplog.text
 

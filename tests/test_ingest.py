@@ -127,6 +127,27 @@ def test_json_in_its_forms(tmp_path):
     assert read(tmp_path / "broken.json") == ([("broken.json:1", TEXTS[0]), ("broken.json:3", TEXTS[2])], [("broken.json:2", "bad_json")])
     (tmp_path / "half.json").write_text('[{"text": "\\ud800"}, {"text": "好"}]', "utf-8")
     assert read(tmp_path / "half.json") == ([("half.json:2", "好")], [("half.json:1", "bad_json")])
+    poems = [{"正文": ["床前明月光", "疑是地上霜"]}, {"正文": ["举头望明月", "低头思故乡"]}]
+    whole = [("\n".join(poem["正文"])) for poem in poems]
+    for name, content in (("commas.jsonl", ",\n".join(json.dumps(poem) for poem in poems) + ",\n"), ("mixed.json", '{"text": "床前明月光\\n疑是地上霜"}\n' + json.dumps(poems[1], indent=1)),
+                          ("pretty.jsonl", "\n".join(json.dumps(poem, indent=1) for poem in poems)), ("front.jsonl", f"[{json.dumps(poems[0])}\n,{json.dumps(poems[1])}]")):
+        (tmp_path / name).write_text(content, "utf-8")
+        assert [d[1] for d in read(tmp_path / name, "正文", "text")[0]] == whole, name
+    for name, content, documents, reasons in (
+            ("first.json", '{"正文": ["a" "b"]}\n{"正文": ["c"]}\n', ["c"], ["bad_json"]),
+            ("two.json", '{"train": [{"text": "a"},\n {"text": "b"}],\n "test": [{"text": "c"}]', ["a", "b"], ["bad_json"]),
+            ("key.json", '{"version": 1,\n"data": [\n{"text": "a"},\n{"text" "b"},\n{"text": "c"}\n]}', ["a", "c"], ["bad_json"]),
+            ("end.json", '{"version": 1, "data": [{"text": "a"},\n {"text": "b"},\n {"text": "c', ["a", "b"], ["bad_json"]),
+            ("half.jsonl", '{"text": "a"}\n{"\\ud800": 1}\n', ["a"], ["no_text_field"]),
+            ("lists.json", '{"data": [[1, 2]], "items": ["a"]}', [], ["no_text_field"]),
+            ("header.csv", '"text,n\n甲,1\n乙,2\n', [], ["bad_header"])):
+        (tmp_path / name).write_text(content, "utf-8")
+        found, refused = read(tmp_path / name)
+        assert ([d[1] for d in found], [reason for _, reason in refused]) == (documents, reasons), name
+    pq.write_table(pa.table({"text": pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe"))}), tmp_path / "bytes.parquet")
+    assert read(tmp_path / "bytes.parquet") == ([], [("bytes.parquet:1", "unreadable")])
+    (tmp_path / "late.txt").write_bytes(b"a" * 70_000 + b"\n" + TEXTS[0].encode("gb18030"))
+    assert read(tmp_path / "late.txt")[0][0][1].endswith(TEXTS[0])
     (tmp_path / "poem.json").write_text(json.dumps([{"paragraphs": ["床前明月光，", "疑是地上霜。"], "title": "静夜思", "n": [1]}]), "utf-8")
     assert read(tmp_path / "poem.json", "title", "paragraphs", "n") == ([("poem.json:1", "静夜思\n床前明月光，\n疑是地上霜。")], [])
 

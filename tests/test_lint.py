@@ -199,6 +199,28 @@ def test_a_broken_row_does_not_stop_the_good_ones(tmp_path):
     assert len(kept(lost)) == 2 and dropped(lost) == [("u.jsonl:2", "undecodable")]
 
 
+def test_odd_files_cost_no_other_row_and_no_text(tmp_path):
+    good = '{"问": "甲甲", "答": "乙乙"}'
+    (tmp_path / "d").mkdir()
+    write(tmp_path / "d" / "a.jsonl", good + "\n")
+    write(tmp_path / "d" / "LICENSE", "MIT")
+    both = lint(LintConfig(records=[str(tmp_path / "d" / "a.jsonl"), str(tmp_path / "d" / "LICENSE")], out=str(tmp_path / "both")))
+    assert len(kept(both)) == 1 and dropped(both) == [("LICENSE", "unknown_file")]
+    key = made(tmp_path, json.dumps({"问": "甲丙", "答": "乙乙", "\ud800": "x"}), out="key")
+    assert len(kept(key)) == 1 and json.loads((key.path / "report.json").read_text("utf-8"))["ignored_fields"] == {"\\ud800": 1}
+    deep = made(tmp_path, "[" * 1000 + "]" * 1000 + f"\n{good}\n", out="deep")
+    assert len(kept(deep)) == 1 and dropped(deep)[0][0] == "in.jsonl:1"
+    alone = made(tmp_path, json.dumps({"instruction": "写", "output": "好的。", "test": ["assert a"]}), name="one.json", out="one")
+    assert kept(alone) == [[(U, "写"), (A, "好的。")]]
+    ends = made(tmp_path, '问,答\r\n甲,"一\r\n二\r三"\r\n', name="cr.csv", out="cr")
+    assert kept(ends) == [[(U, "甲"), (A, "一\r\n二\r三")]]
+    assert kept(made(tmp_path, "问,答\n今天好\0,明天也很好\n", name="nul.csv", out="nul")) == [[(U, "今天好\0"), (A, "明天也很好")]]
+    assert kept(made(tmp_path, "问,答\n甲,乙\n", name="commas.tsv", out="tsv")) == [[(U, "甲"), (A, "乙")]]
+    assert kept(made(tmp_path, json.dumps({"data": [json.loads(good)]}), name="d.txt", out="txt")) == [[(U, "甲甲"), (A, "乙乙")]]
+    cut = made(tmp_path, '{"messages": [{"role": "user", "content": "甲"},\n' + f"{good}\n", out="cut")
+    assert len(kept(cut)) == 1 and dropped(cut) == [("in.jsonl:1", "bad_json")]
+
+
 def test_rows_that_differ_in_thought_or_tools_are_no_duplicates(tmp_path):
     rows = [{"messages": [{"role": "user", "content": "几？"}, {"role": "assistant", "content": f"<think>{thought}</think>42。"}]} for thought in ("甲", "乙", "甲")]
     assert made(tmp_path, rows, fix=True).manifest["counts"] == {"in": 3, "kept": 2, "dropped": {"duplicate": 1}}
@@ -223,7 +245,7 @@ def test_a_file_of_several_lists_is_refused_and_none_is_lost(tmp_path):
 
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("b.csv", "问,答,答\n甲,乙,丙\n", r"no row is left of 1: bad_header 1; first b.csv:1: bad_header: the header names '答' twice"),
-    ("a.json", '[{"问": "甲",\n "答": }]', r"no row is left of 1: truncated 1; first a.json:1: truncated: Expecting value: line 2 column 7"),
+    ("a.json", '[{"问": "甲",\n "答": }]', r"no row is left of 1: bad_json 1; first a.json:1: bad_json: Expecting value: line 2 column 7"),
     ("a.csv", '问,答\n丙,"没有结尾\n', r"no row is left of 1: truncated 1; first a.csv:2: truncated: unexpected end of data"),
     ("a.jsonl", b'{"a": "\x81\xff\xff"}\n', r"no row is left of 1: undecodable 1; first a.jsonl: undecodable: in no encoding that is known"),
     ("a.xlsx", "no zip", r"first a.xlsx:1: unreadable: a.xlsx: is no spreadsheet"), ("a.parquet", "no parquet", r"first a.parquet:1: unreadable: is no parquet file"),

@@ -15,7 +15,6 @@ _FULL = re.compile("[０-９Ａ-Ｚａ-ｚ]+")
 _FOLD = {c: c - 0xFEE0 for c in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B))}
 # C0 and C1 controls but tab and line feed, zero-width characters, byte order marks, and unpaired surrogates' stand-in.
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200c\u200e\u200f\u2060\ufeff]")
-HALF_CHARACTER = re.compile("[\ud800-\udfff]")               # one of a surrogate pair, which UTF-8 cannot write
 # A URL ends where anything but its own ASCII characters begins (Han, Chinese punctuation, a blank), not with a mark of the sentence.
 URL = re.compile(r"(?:(?:https?|ftp)://|(?<![A-Za-z0-9@./-])www\.)[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*[A-Za-z0-9/_~#=&%-]", re.IGNORECASE)
 
@@ -23,6 +22,11 @@ URL = re.compile(r"(?:(?:https?|ftp)://|(?<![A-Za-z0-9@./-])www\.)[A-Za-z0-9\-._
 def is_han(char: str) -> bool:
     """Whether `char` is one Han character."""
     return _HAN_CHAR.fullmatch(char) is not None
+
+
+def writable(text: str) -> str:
+    """The same with half characters (one of a surrogate pair, which UTF-8 cannot write) spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def normalise(text: str) -> str:

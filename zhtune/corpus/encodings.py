@@ -34,7 +34,7 @@ def sniff(data: bytes) -> str | None:
     for mark, encoding in _MARKS.items():
         if head.startswith(mark):
             return encoding
-    if b"\0" not in head and _mostly_utf8(head):
+    if 10 * head.count(0) <= len(head) and _mostly_utf8(head):      # of UTF-16 half the bytes of what is valid UTF-8 are zero
         return "utf-8"
     least = {name: _LEAST_WIDE if "16" in name and b"\0" not in head else _LEAST for name in _CANDIDATES}
     scores = {name: score for name in _CANDIDATES if (score := _score(head, name)) >= least[name]}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from zhtune.digests import visible_files
 from zhtune.errors import DataError
 from zhtune.log import logger
 from zhtune.records import Document, dumps
-from zhtune.text import HALF_CHARACTER
+from zhtune.text import writable
 
 TEXT_KEYS = ("text", "content", "body", "html", "正文", "内容", "文本")
 _TEXTS, _PAGES, _FILES = (".txt", ".md"), (".html", ".htm", ".xhtml"), (".docx", ".pdf")
@@ -72,12 +72,21 @@ def read_sealed(paths: list[Path], fields: Iterable[str] = ()) -> Iterator[Docum
         yield from read_file(file, name, fields)
 
 
-def list_files(paths: list[Path]) -> Iterator[tuple[Path, str]]:
-    """The files of files and folders in the order in which they are read, each with what its documents' ids begin with."""
+def list_files(paths: list[Path], suffixes: Iterable[str] = SUFFIXES, files_of: Callable[[Path], list[Path]] = visible_files,
+               ) -> Iterator[tuple[Path, str]]:
+    """The files of files and folders in the order in which they are read, each with what its documents' ids begin with.
+
+    Args:
+        suffixes: one of them at least a folder must hold.
+        files_of: the files of a folder that are meant.
+
+    Raises:
+        DataError: a folder that holds no readable file.
+    """
     for place, path in zip(_places(paths), paths, strict=True):
-        files = [path] if path.is_file() else visible_files(path)
-        if not any(suffix_of(file.name) in SUFFIXES for file in files):
-            raise DataError(f"holds no file of the kinds {', '.join(SUFFIXES)} (plain, .gz or .zst)", path)
+        files = [path] if path.is_file() else files_of(path)
+        if not path.is_file() and not any(suffix_of(file.name) in suffixes for file in files):
+            raise DataError(f"holds no file of the kinds {', '.join(suffixes)} (plain, .gz or .zst)", path)
         for file in files:
             yield file, place + (file.name if path.is_file() else file.relative_to(path).as_posix())
 
@@ -138,7 +147,7 @@ def _text(stream: Stream, name: str) -> Iterator[Document | Refusal]:
     start, lines, size, found = 1, [], 0, False
     for line in stream.lines():
         found = True
-        if line.broken and line.ended:
+        if line.broken and line.end:
             yield Refusal("undecodable", f"{name}:{line.number}", f"bytes that are not {stream.encoding}", name)
             continue
         if line.broken:
@@ -146,7 +155,7 @@ def _text(stream: Stream, name: str) -> Iterator[Document | Refusal]:
         if size > _LONGEST:
             yield Document(f"{name}:{start}", "".join(lines), {"file": name, "encoding": stream.encoding})
             start, lines, size = line.number, [], 0
-        lines.append(line.text.rstrip("\ufffd") if line.broken else line.text + "\n" * line.ended)
+        lines.append(line.text.rstrip("\ufffd") if line.broken else line.text + "\n" * bool(line.end))
         size += len(lines[-1])
     if not found and stream.encoding is None and not stream.cut:
         yield Refusal("undecodable", name, UNKNOWN_ENCODING)
@@ -162,12 +171,12 @@ def _row_document(row: Row, name: str, fields: tuple[str, ...]) -> Document | Re
         return Refusal("no_text_field", where, f"expected an object or a string, found {type(value).__name__}", name)
     texts = {key: text for key in fields or TEXT_KEYS if (text := _field_text(value.get(key))) is not None}
     if not texts:
-        found = ", ".join(list(map(str, value))[:8])
+        found = writable(", ".join(list(map(str, value))[:8]))
         return Refusal("no_text_field", where, f"none of the keys {', '.join(fields or TEXT_KEYS)} holds a text; there are: {found}", name)
     metadata = {"file": name, **{k: v for k, v in value.items() if k == "title" and isinstance(v, str)}}
     if not fields:
         texts = dict([next(iter(texts.items()))])
-    if HALF_CHARACTER.search("".join((*texts.values(), *metadata.values()))):
+    if any(writable(text) != text for text in (*texts.values(), *metadata.values())):
         return Refusal("bad_json", where, "half a character (a surrogate without its other half)", name)
     if "html" in texts:
         return Sealed(where, ".html", "<br>".join(texts.values()), metadata)
@@ -177,8 +186,8 @@ def _row_document(row: Row, name: str, fields: tuple[str, ...]) -> Document | Re
 def _field_text(value: Any) -> str | None:
     """A string, or a list of strings (the lines of a poem) as lines."""
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return "\n".join(value)
-    return value if isinstance(value, str) else None
+        value = "\n".join(value)
+    return value.replace("\r\n", "\n").replace("\r", "\n") if isinstance(value, str) else None
 
 
 def write_documents(path: Path, documents: list[Document]) -> None:

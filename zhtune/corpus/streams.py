@@ -19,7 +19,7 @@ from zhtune.corpus.encodings import HEAD, sniff
 
 _PACKED = (".gz", ".zst")
 _BLOCK = 1 << 20
-_LINE_END = re.compile("\r\n|\n|\r")
+_LINE_END = re.compile("(\r\n|\n|\r)")
 
 
 class Line(NamedTuple):
@@ -29,8 +29,8 @@ class Line(NamedTuple):
     text: str
     broken: bool
     """Whether some of its bytes are no characters of the file's encoding (they are U+FFFD here)"""
-    ended: bool
-    """False for a last line without a line end, which a cut may have left"""
+    end: str
+    """Its end; empty for a last line without one, which a cut may have left"""
 
 
 def suffix_of(name: str) -> str:
@@ -47,6 +47,7 @@ class Stream:
         self.packed = path.suffix.lower() in _PACKED
         self.cut = ""
         """Why it ended before its end, known once it is read; empty for a whole file"""
+        self._ascii = False
         self.encoding: str | None = None
         """Known once lines are read; None for bytes in no known encoding"""
 
@@ -70,11 +71,12 @@ class Stream:
         for raw, ended in self._raw_lines():
             text, broken = (raw, False) if isinstance(raw, str) else self._decoded(raw)
             if not (at_cr and "\r" in text):
-                yield Line(number := number + 1, text.removesuffix("\r"), broken, ended)
+                yield Line(number := number + 1, text.removesuffix("\r"), broken, ("\r\n" if text.endswith("\r") else "\n") if ended else "")
                 continue
-            *parts, last = _LINE_END.split(text)
-            for part in parts if last == "" else [*parts, last]:
-                yield Line(number := number + 1, part, broken, ended or part is not last)
+            parts = _LINE_END.split(text + "\n" * ended)    # text, end, text, end … and what stands behind the last end
+            for part, end in zip(parts[::2], [*parts[1::2], ""], strict=True):
+                if part or end:
+                    yield Line(number := number + 1, part, broken, end)
 
     def _open(self) -> Any:
         if self._path.suffix.lower() == ".gz":
@@ -85,6 +87,8 @@ class Stream:
         return open(self._path, "rb")
 
     def _decoded(self, raw: bytes) -> tuple[str, bool]:
+        if self._ascii and not raw.isascii():               # the first line that tells which encoding it is
+            self._ascii, self.encoding = False, sniff(raw) or self.encoding
         try:
             return raw.decode(self.encoding), False
         except UnicodeDecodeError:
@@ -95,7 +99,7 @@ class Stream:
         blocks, head = self.blocks(), b""
         while len(head) < HEAD and (block := next(blocks, b"")):
             head += block
-        self.encoding = sniff(head)
+        self.encoding, self._ascii = sniff(head), head[:HEAD].isascii()
         if self.encoding is None:
             return
         if self.encoding == "utf-8-sig":

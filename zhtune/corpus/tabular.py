@@ -28,6 +28,8 @@ from zhtune.log import logger
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".xlsx", ".parquet")
 # {"data": [rows]}: a file with one such list
 _LISTS = ("data", "rows", "records", "examples", "items", "train", "validation", "valid", "dev", "test")
+# The list, or the one list of an object
+_BEGIN = re.compile(rf'\s*(?:\{{[^\[\]{{}}]*?"(?:{"|".join(_LISTS)})"\s*:\s*)?\[')
 _CELL = 1 << 24                                             # characters of the longest cell; a stray quote swallows no more
 
 
@@ -69,12 +71,10 @@ def read_rows(stream: Stream, path: Path, name: str, suffix: str) -> Iterator[Ro
             yield from _parquet_rows(path, b"".join(stream.blocks()) if stream.packed else None, name)
         elif suffix == ".xlsx":
             yield from _sheet_rows(b"".join(stream.blocks()), name)
-        elif suffix == ".json":
-            yield from _json_rows(stream, name, lines=False)
         elif suffix in (".csv", ".tsv"):
             yield from _csv_rows(stream, name, "," if suffix == ".csv" else "\t")
         else:
-            yield from _json_rows(stream, name, lines=True)
+            yield from _json_rows(stream, name, suffix != ".json")
     except OSError as error:
         yield Refusal("unreadable", name, str(error.strerror or error))
         return
@@ -104,18 +104,40 @@ def _json_rows(stream: Stream, name: str, lines: bool) -> Iterator[Row | Refusal
         filled += [text] if (text := line.text.strip()) else []
         if len(filled) == 2:
             break
-    if filled and _are_lines(filled, lines):
+    if not filled:
+        return
+    first, second = filled[0], filled[-1] if len(filled) == 2 else ""
+    goes_on = first[0] == "[" or first[-1] in "{[,"         # the value, on the next line
+    if (lines or _is_object(second)) if _is_object(first) else lines and not goes_on:
         yield from _json_lines(chain(ahead, source), stream, name)
-    elif filled:
-        yield from _json_values([*ahead, *source], stream, name)
-
-
-def _are_lines(filled: list[str], lines: bool) -> bool:
+        return
+    held = [*ahead, *source]
     try:
-        value = parse(filled[0])
+        found = _listed(parse("\n".join(line.text for line in held)), name)
     except (ValueError, RecursionError):
-        return lines and filled[0][-1] not in "{[,"         # else the value goes on on the next line
-    return (lines and not isinstance(value, list)) or (len(filled) == 2 and isinstance(value, dict | list))
+        if _is_object(second):
+            yield from _json_lines(held, stream, name)
+            return
+        found = _one_by_one("\n".join(line.text for line in held), name)
+    broken = any(line.broken for line in held)
+    for row in found:
+        if broken and isinstance(row, Row) and _has_lost(row.value):
+            row = Refusal("undecodable", row.where, f"bytes that are not {stream.encoding}", name)
+        yield row
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return text[:1] == "{" and isinstance(parse(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _has_lost(value: Any) -> bool:
+    try:
+        return "\ufffd" in json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return True
 
 
 def _json_lines(lines: Iterable[Line], stream: Stream, name: str) -> Iterator[Row | Refusal]:
@@ -129,54 +151,51 @@ def _json_lines(lines: Iterable[Line], stream: Stream, name: str) -> Iterator[Ro
         try:
             yield Row(name, line.number, parse(line.text))
         except (ValueError, RecursionError) as error:
-            yield Refusal("bad_json" if line.ended and not stream.cut else "truncated", place, f"not valid JSON ({error})", name)
+            yield Refusal("bad_json" if line.end and not stream.cut else "truncated", place, f"not valid JSON ({error})", name)
 
 
-def _json_values(lines: list[Line], stream: Stream, name: str) -> Iterator[Row | Refusal]:
-    """A list, values one after the other, or an object that holds one list of rows.
-
-    A broken value is left out up to the next line that begins a value as far indented as it.
-    """
-    text, broken = "\n".join(line.text for line in lines), any(line.broken for line in lines)
-    for row in _values(text, name):
-        if broken and isinstance(row, Row) and "\ufffd" in json.dumps(row.value, ensure_ascii=False):
-            row = Refusal("undecodable", row.where, f"bytes that are not {stream.encoding}", name)
-        yield row
-
-
-def _values(text: str, name: str) -> Iterator[Row | Refusal]:
-    try:
-        value = parse(text)
-    except (ValueError, RecursionError):
-        yield from _one_by_one(text, name)
-        return
+def _listed(value: Any, name: str) -> Iterator[Row | Refusal]:
+    """The rows of a JSON value: of a list its items, of an object the one list that it holds, or itself."""
     values = value if isinstance(value, list) else [value]
     if isinstance(value, dict):
-        lists = {key: part for key in _LISTS if isinstance(part := value.get(key), list) and any(isinstance(row, dict | str) for row in part)}
+        lists = {key: part for key in _LISTS if isinstance(part := value.get(key), list) and any(isinstance(row, dict) for row in part)}
         if len(lists) > 1:
-            yield Refusal("several_lists", name, f"holds several lists of rows, {' and '.join(lists)}; make a file of each")
-            return
+            return iter([Refusal("several_lists", name, f"holds several lists of rows, {' and '.join(lists)}; make a file of each")])
+        texts = [part for key, part in value.items() if key in _LISTS and isinstance(part, list)]
+        if len(texts) == 1 and not lists and not any(isinstance(part, str | dict) for part in value.values()):
+            values = texts[0]                               # strings, with nothing but numbers beside them
         values = next(iter(lists.values()), values)
-    yield from (Row(name, number, row) for number, row in enumerate(values, 1))
+    return (Row(name, number, row) for number, row in enumerate(values, 1))
 
 
 def _one_by_one(text: str, name: str) -> Iterator[Row | Refusal]:
-    between = re.compile(r"[\s,\]]*")
-    begin = re.compile(r"\s*(?:\{\s*\"\w+\"\s*:\s*)?\[").match(text)       # a list, or the one list of an object
-    at, number = begin.end() if begin else 0, 0
-    scan = json.JSONDecoder().raw_decode
+    """The rows of JSON that is broken, or values one after the other.
+
+    A broken value is left out up to the next line that begins a value as far indented as it.
+    """
+    between, scan = re.compile(r"[\s,]*"), json.JSONDecoder().raw_decode
+    begin = _BEGIN.match(text)
+    at, number, inside = begin.end() if begin else 0, 0, bool(begin)
     while (at := between.match(text, at).end()) < len(text):
-        if text[at] == "}":                                 # the end of the object around the list
-            at += 1
+        if inside and text[at] == "]":                      # the end of the list; behind it another one may stand, but nothing else
+            closing = re.compile(r"\][\s}]*").match(text, at)
+            inside, at = False, closing.end()
+            if not number:
+                yield Refusal("bad_json", name, "not valid JSON, and no row before its list ends", name)
             continue
         number += 1
         try:
-            value, at = scan(text, at)
+            value, end = scan(text, at)
+            if not inside and not isinstance(value, dict | list):
+                raise json.JSONDecodeError("Expecting an object", text, at)
             yield Row(name, number, value)
+            at = end
         except (ValueError, RecursionError) as error:
-            indent = re.escape(text[text.rfind("\n", 0, at) + 1:at]) if text[text.rfind("\n", 0, at) + 1:at].isspace() else ""
-            following = re.compile(rf"\n{indent}(?=[{{\[\"])").search(text, at)
-            yield Refusal("bad_json" if following else "truncated", f"{name}:{number}", str(error)[:200], name)
+            line = text[text.rfind("\n", 0, at) + 1:at]
+            following = re.compile(rf"\n{line if line.isspace() else ''}(?=[{{\[\"])").search(text, at)
+            cut = isinstance(error, json.JSONDecodeError) and error.pos >= len(text.rstrip())
+            detail = str(error)[:200] + ("" if following or cut else "; what follows is not read")
+            yield Refusal("truncated" if cut else "bad_json", f"{name}:{number}", detail, name)
             if not following:
                 return
             at = following.end()
@@ -190,29 +209,32 @@ def _csv_rows(stream: Stream, name: str, delimiter: str) -> Iterator[Row | Refus
     reader: Any = None
     while (first := source.peek()) is not None:
         if reader is None:
-            reader = csv.reader(source, delimiter=max((delimiter, "\t", ";"), key=first.text.count), strict=True)
+            reader = csv.reader(source, delimiter=max((delimiter, ",", "\t", ";"), key=first.text.count), strict=True)
         try:
             cells = next(reader)
         except csv.Error as error:
             source.give_back()
-            yield Refusal("bad_csv" if source.peek() else "truncated", f"{name}:{first.number}", str(error), name)
+            reason = "bad_header" if not header else "bad_csv" if source.peek() else "truncated"
+            yield Refusal(reason, f"{name}:{first.number}", str(error), name)
+            if not header:
+                return
             continue
         taken, place = source.taken(), f"{name}:{first.number}"
         if not any(cell.strip() for cell in cells):
             continue
         if not header:
             header = [cell.strip().removeprefix("\ufeff") for cell in cells]
-            if twice := _twice(header):
-                yield Refusal("bad_header", place, twice, name)
+            if wrong := f"bytes that are not {stream.encoding}" if taken[-1].broken else _twice(header):
+                yield Refusal("bad_header", place, wrong, name)
                 return
         elif any(line.broken for line in taken):
             yield Refusal("undecodable", place, f"bytes that are not {stream.encoding}", name)
-        elif source.peek() is None and (stream.cut or len(cells) < len(header)) and not taken[-1].ended:
+        elif source.peek() is None and (stream.cut or len(cells) < len(header)) and not taken[-1].end:
             yield Refusal("truncated", place, f"ends after {len(cells)} cells of {len(header)}", name)
         elif len(cells) != len(header):
             yield Refusal("ragged_row", place, f"{len(cells)} cells under {len(header)} columns", name)
         else:
-            if not taken[-1].ended:
+            if not taken[-1].end:
                 logger.warning("%s: the last row has no line end; if the file was cut, this row was", place)
             yield Row(name, first.number, dict(zip(header, cells, strict=True)))
 
@@ -237,7 +259,7 @@ class _Lines:
         if (line := self.peek()) is None:
             raise StopIteration
         self._taken.append(self._ahead.popleft())
-        return line.text + "\n" * line.ended
+        return line.text + line.end
 
     def taken(self) -> list[Line]:
         taken, self._taken = self._taken, []
@@ -268,7 +290,7 @@ def _parquet_rows(path: Path, data: bytes | None, name: str) -> Iterator[Row | R
             for row in batch.to_pylist():
                 number += 1
                 yield Row(name, number, row)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:      # the last two of what is no text, no date
         detail = f"is no parquet file, or is damaged or cut: {' '.join(str(error).split())[:200]}"
         yield Refusal("unreadable", f"{name}:{number + 1}", detail, name)
 

@@ -27,6 +27,7 @@ from zhtune.synthesis.linting.checks import check_pair, check_record, mend_pair,
 from zhtune.synthesis.linting.names import CURES, Problem
 from zhtune.synthesis.linting.page import terminal, write_page
 from zhtune.synthesis.rows import read_rows
+from zhtune.text import writable
 
 STAGE = Stage("lint", version=5, kind="records",
               inputs={"records": ("records", "file"), "preferences": ("preferences", "file"), "corpus": ("corpus", "file"),
@@ -147,7 +148,7 @@ def _kept(work: Work, config: LintConfig, paths: list[Path], findings: Findings,
             work.drop(item.reason, id=item.where, detail=_writable(item.detail))
             continue
         findings.forms[item.form] += 1
-        findings.ignored.update(item.ignored)
+        findings.ignored.update(map(writable, item.ignored))
         value, problems = _settle(item, config, findings)
         if not any(CURES[p.name].cure == "refuse" for p in problems):
             between = [*(_against(value, item, tests) if tests else ()), *duplicates.problems(item.where, *_halves(value), value.get("tools"))]
@@ -234,7 +235,7 @@ def _writable(value: Any) -> Any:
     if isinstance(value, int) and not -2**63 <= value < 2**64:
         return str(value)
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        return writable(value)
     if isinstance(value, list):
         return [_writable(inner) for inner in value]
-    return {key: _writable(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+    return {_writable(key): _writable(inner) for key, inner in value.items()} if isinstance(value, dict) else value

@@ -19,8 +19,9 @@ from zhtune.log import logger
 from zhtune.synthesis.formats import QUESTIONS, read_record
 from zhtune.synthesis.linting.names import Problem
 from zhtune.synthesis.rows import SUFFIXES, read_rows
-from zhtune.text import fold, normalise
+from zhtune.text import fold, normalise, writable
 
+_WHOLE = ("unreadable", "bad_header")                       # of a file nothing, or of a sheet: what is missing may be all of a test
 _TITLES = ("题目", "试题", "Question", "title", *QUESTIONS)
 
 
@@ -74,13 +75,15 @@ def benchmark_items(paths: list[Path]) -> Iterator[Item]:
     under a known name. Rows that cannot be read are told of at the end.
 
     Raises:
-        DataError: a file of a kind that is not read, or no item at all: nothing would be compared.
+        DataError: a file that cannot be read, or no item at all: nothing would be compared.
     """
     if strange := [path for path in paths if path.is_file() and suffix_of(path.name) not in SUFFIXES]:
         raise DataError(f"is no benchmark that can be read; known are {', '.join(SUFFIXES)}, plain, .gz or .zst", strange[0])
     refused, found = [], False
     for row in read_rows(paths):
         if isinstance(row, Refusal):
+            if row.reason in _WHOLE or (row.reason != "unknown_file" and not row.file):
+                raise DataError(f"is no benchmark that can be read: {row.reason}: {writable(row.detail)}", row.where)
             refused.append(row)
             continue
         found = True
@@ -92,10 +95,10 @@ def benchmark_items(paths: list[Path]) -> Iterator[Item]:
             texts += [m["content"] for m in read.value["messages"]]
         yield Item(row.where, tuple(map(normalise, questions)), tuple(map(normalise, texts)))
     if not found:
-        raise DataError("holds no benchmark item", paths[0])
+        raise DataError("holds no benchmark item" + (f": {refused[0].reason}: {writable(refused[0].detail)}" if refused else ""), paths[0])
     if refused:
         logger.warning("benchmark: %d rows cannot be read and are not compared; the first: %s: %s: %s", len(refused), refused[0].where,
-                       refused[0].reason, refused[0].detail)
+                       refused[0].reason, writable(refused[0].detail))
 
 
 def benchmark_problems(benchmark: Benchmark, messages: list[dict[str, Any]], fields: list[str]) -> Iterator[Problem]:

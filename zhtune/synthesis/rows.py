@@ -9,6 +9,7 @@ from zhtune.corpus import tabular
 from zhtune.corpus.read import list_files
 from zhtune.corpus.streams import Stream, suffix_of
 from zhtune.corpus.tabular import Refusal, Row
+from zhtune.digests import visible_files
 
 SUFFIXES = (*tabular.SUFFIXES, ".txt")
 
@@ -21,19 +22,20 @@ def read_rows(paths: list[Path]) -> Iterator[Row | Refusal]:
     Raises:
         DataError: a folder without any file of a known kind.
     """
-    for file, name in list_files([file for path in paths for file in _files(path)]):
+    for file, name in list_files(paths, SUFFIXES, _files):
         suffix, stream = suffix_of(name), Stream(file)
         if suffix not in SUFFIXES:
             yield Refusal("unknown_file", name, f"suffix {file.suffix!r}; known are {', '.join(SUFFIXES)}, plain, .gz or .zst")
             continue
-        for row in tabular.read_rows(stream, file, name, ".jsonl" if suffix == ".txt" else suffix):
+        for row in tabular.read_rows(stream, file, name, ".json" if suffix == ".txt" else suffix):
             if isinstance(row, Row) and not isinstance(row.value, dict):
-                yield Refusal("not_an_object", row.where, f"{type(row.value).__name__}: {str(row.value)[:200]}")
+                said = "" if isinstance(row.value, list) else f": {str(row.value)[:200]}"
+                yield Refusal("not_an_object", row.where, type(row.value).__name__ + said, name)
             else:
                 yield row
 
 
-def _files(path: Path) -> list[Path]:
-    if (path / "manifest.json").exists():
-        return [file for file in (path / "records.jsonl", path / "preferences.jsonl") if file.exists()]
-    return [path]
+def _files(folder: Path) -> list[Path]:
+    if (folder / "manifest.json").exists():
+        return [file for file in (folder / "records.jsonl", folder / "preferences.jsonl") if file.exists()]
+    return visible_files(folder)

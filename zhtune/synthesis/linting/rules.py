@@ -14,10 +14,11 @@ from zhtune.corpus.mojibake import GARBLED, mend
 from zhtune.corpus.pii import personal
 from zhtune.synthesis.linting.identity import foreign_self
 from zhtune.synthesis.linting.names import Problem
-from zhtune.text import HALF_CHARACTER, fold
+from zhtune.text import fold
 
 _CONTEXT = 12                                               # characters shown around a find
 _ECHO = 6                                                   # a shorter answer may repeat the question: 你好, 再见
+_HALF = re.compile("[\ud800-\udfff]")
 _PRIVATE = re.compile("[\ue000-\uf8ff]")
 INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\u2060\ufeff]")
 _TOKEN = (r"<[|｜](?:im_start|start_header_id)[|｜]>[ ]?(?:system|user|assistant)?\n?|<[|｜][A-Za-z_▁]{2,30}[|｜]>|\[/?INST\]|<</?SYS>>|\[gMASK\]"
@@ -54,7 +55,7 @@ def text_problems(text: str, role: str, field: str) -> Iterator[Problem]:
 
 
 def _encoding(text: str, field: str) -> Iterator[Problem]:
-    if half := HALF_CHARACTER.search(text):
+    if half := _HALF.search(text):
         yield Problem("half_character", field, around(text, half.start(), half.end()))
         return
     if "\ufffd" in text:
