@@ -88,7 +88,6 @@ def test_packed_padded_and_chunked_losses_are_the_same(tiny):
 def test_batches_have_few_lengths_and_the_model_s_own_loss(tiny):
     row = samples()[1]
     size = len(row.input_ids)
-    assert [len(Collator(0)([{"input_ids": [1] * n, "labels": [1] * n}])["labels"][0]) for n in (8, 17, 64, 65, 80)] == [8, 24, 64, 80, 80]
     batch = Collator(0)(dataset([row], [0]).to_list())
     assert size == 9 and batch["input_ids"].tolist() == [row.input_ids + [0] * 7]
     assert batch["attention_mask"].tolist() == [[1] * 9 + [0] * 7] and batch["labels"].tolist() == [[-100] * 3 + row.input_ids[3:] + [-100] * 7]

@@ -108,7 +108,8 @@ def _json_rows(stream: Stream, name: str, lines: bool) -> Iterator[Row | Refusal
         return
     first, second = filled[0], filled[-1] if len(filled) == 2 else ""
     goes_on = first[0] == "[" or first[-1] in "{[,"         # the value, on the next line
-    if (lines or _is_object(second)) if _is_object(first) else lines and not goes_on:
+    one_a_line = (lines or _is_object(second)) if _is_object(first) else (lines and not goes_on)
+    if one_a_line:
         yield from _json_lines(chain(ahead, source), stream, name)
         return
     held = [*ahead, *source]

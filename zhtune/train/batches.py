@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from zhtune.errors import ConfigError
 from zhtune.train.samples import IGNORED
 
-EVEN, _SHORT = 16, 64                                       # rows fill up to a multiple, short ones of its half: oneDNN keeps code for each length
+EVEN = 16                                                   # rows are filled up to a multiple: oneDNN keeps code for every length that comes
 _SAME = 1e-3                                                # log-probabilities that differ by less are the same computation
 _ROUNDED = 0.1                                              # the same where a quantized base computes in 16 bit
 _WAYS = "leave out --packing (sft) or give --isolate false (pretrain)"
@@ -20,7 +20,7 @@ _WAYS = "leave out --packing (sft) or give --isolate false (pretrain)"
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads rows on the right, to a multiple of EVEN tokens, short ones of half of it.
+    """Pads rows on the right, to a multiple of EVEN tokens.
 
     Rows with `position_ids` get no attention mask: where positions begin again at 0, transformers keeps attention within
     the document, on eager and SDPA by a block-diagonal mask, on flash-attention, which wants one row, by lengths.
@@ -47,8 +47,7 @@ class Collator:
 
 def _filled(rows: list[Any], filling: int) -> Any:
     batch = pad_sequence(rows, batch_first=True, padding_value=filling)
-    width = batch.shape[1]
-    return pad(batch, (0, -width % (EVEN // 2 if width <= _SHORT else EVEN)), value=filling)
+    return pad(batch, (0, -batch.shape[1] % EVEN), value=filling)
 
 
 def require_isolation(model: Any) -> None:
