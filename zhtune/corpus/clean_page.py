@@ -38,7 +38,7 @@ REASONS = {
     "unknown_format": ("不认识的文件类型", "an unknown kind of file"),
     "bad_json": ("不是 JSON", "no JSON"),
     "bad_csv": ("引号不配对", "broken quoting"),
-    "bad_header": ("表头有同名的列", "two columns of one name"),
+    "bad_header": ("表头有同名的列，或坏了", "two columns of one name, or a broken header"),
     "several_lists": ("一个文件里有几个数据列表", "several lists of rows in one file"),
     "ragged_row": ("单元格数与表头不符", "another number of cells than columns"),
     "no_text_field": ("没有文本字段（用 --fields 指定）", "no field with text: name it with --fields"),

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from zhtune.corpus.encodings import HEAD, sniff
 
 _PACKED = (".gz", ".zst")
+_BYTEWISE = ("gb18030", "big5hkscs")                        # encodings whose ASCII is ASCII, besides UTF-8
 _BLOCK = 1 << 20
 _LINE_END = re.compile("(\r\n|\n|\r)")
 
@@ -88,7 +89,8 @@ class Stream:
 
     def _decoded(self, raw: bytes) -> tuple[str, bool]:
         if self._ascii and not raw.isascii():               # the first line that tells which encoding it is
-            self._ascii, self.encoding = False, sniff(raw) or self.encoding
+            self._ascii, found = False, sniff(raw)
+            self.encoding = found if found in _BYTEWISE else self.encoding
         try:
             return raw.decode(self.encoding), False
         except UnicodeDecodeError:

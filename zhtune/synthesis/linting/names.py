@@ -34,7 +34,7 @@ CURES = {
     # A row that could not be read.
     "bad_json": Cure("refuse", "这一行不是 JSON；改正它的引号、逗号或截断", "the line is no JSON: correct its quotes, commas or cut end"),
     "bad_csv": Cure("refuse", "引号不配对；字段里的引号要写两遍", "broken quoting: a quote within a cell is written twice"),
-    "bad_header": Cure("refuse", "表头有同名的列，分不清用哪一列", "two columns of one name: which is meant cannot be told"),
+    "bad_header": Cure("refuse", "表头有同名的列，分不清用哪一列；或者表头本身坏了", "two columns of one name, or a broken header"),
     "several_lists": Cure("refuse", "一个文件里有几个数据列表；每个存成一个文件", "several lists of rows in one file: make a file of each"),
     "truncated": Cure("refuse", "文件在这里被截断", "the file is cut there"),
     "undecodable": Cure("refuse", "有不属于文件编码的字节；从来源重新导出", "bytes that are not of the file's encoding: export it again"),
