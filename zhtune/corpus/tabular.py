@@ -101,7 +101,7 @@ def _json_rows(stream: Stream, name: str, lines: bool) -> Iterator[Row | Refusal
     source, ahead, filled = stream.lines(), [], []
     for line in source:
         ahead.append(line)
-        filled += [text] if (text := line.text.strip()) else []
+        filled += [stripped] if (stripped := line.text.strip()) else []
         if len(filled) == 2:
             break
     if not filled:
@@ -113,13 +113,14 @@ def _json_rows(stream: Stream, name: str, lines: bool) -> Iterator[Row | Refusal
         yield from _json_lines(chain(ahead, source), stream, name)
         return
     held = [*ahead, *source]
+    text = "\n".join(line.text for line in held)
     try:
-        found = _listed(parse("\n".join(line.text for line in held)), name)
+        found = _listed(parse(text), name)
     except (ValueError, RecursionError):
         if _is_object(second):
             yield from _json_lines(held, stream, name)
             return
-        found = _one_by_one("\n".join(line.text for line in held), name)
+        found = _one_by_one(text, name)
     broken = any(line.broken for line in held)
     for row in found:
         if broken and isinstance(row, Row) and _has_lost(row.value):
@@ -203,7 +204,7 @@ def _one_by_one(text: str, name: str) -> Iterator[Row | Refusal]:
 
 
 def _csv_rows(stream: Stream, name: str, delimiter: str) -> Iterator[Row | Refusal]:
-    """The rows of a table under its header, as RFC 4180 says. The delimiter may also be `;` or a tab."""
+    """The rows of a table under its header, as RFC 4180 says. The delimiter may also be a comma, `;` or a tab."""
     csv.field_size_limit(_CELL)
     source = _Lines(stream)
     header: list[str] = []
