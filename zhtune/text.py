@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+import warnings
+from functools import cache
+from typing import Any
 
 # Unified ideographs, extensions A to H, compatibility ideographs, and 〇 and 々, which behave as Han characters.
 HAN_RANGES = ((0x3005, 0x3006), (0x3007, 0x3008), (0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, 0x323B0))
@@ -42,3 +45,17 @@ def normalise(text: str) -> str:
 def fold(text: str) -> str:
     """The key under which two texts count as the same: normalised, lower case, without white space."""
     return "".join(normalise(text).casefold().split())
+
+
+def jieba_words(text: str) -> list[str]:
+    """The words that jieba finds, in order; joined they are the text."""
+    return _jieba().lcut(text)
+
+
+@cache
+def _jieba() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")                     # its own invalid escapes and pkg_resources
+        import jieba
+    jieba.setLogLevel("WARNING")                            # it tells stderr how it loads its dictionary
+    return jieba

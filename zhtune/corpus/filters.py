@@ -44,6 +44,12 @@ class Rules:
     """Characters in words of advertising and gambling (adverts)"""
     min_percentile: float = 0.0
     """With --good: documents less like it than this share of the good documents themselves are refused (unlike_good)"""
+    min_label: float = 0.0
+    """With --classifier: least probability of the label (unlike_label)"""
+    label: str = ""
+    """That label of the classifier, such as zh of lid.176, or high_quality of your own"""
+    label_words: Literal["text", "characters", "jieba"] = "text"
+    """How the classifier's training text was divided by blanks: as it stood, into characters, or by jieba"""
     mojibake: bool = False
     """Read back what was read in a wrong encoding, refuse what cannot be (mojibake)"""
     markup: bool = False

@@ -9,6 +9,7 @@ from typing import Any
 
 from zhtune.corpus import char_model, filters, script
 from zhtune.corpus.boilerplate import LineCounts, line_keys
+from zhtune.corpus.classifier import Classifier
 from zhtune.corpus.html_text import strip_markup
 from zhtune.corpus.mojibake import GARBLED, mend
 from zhtune.corpus.pii import personal, replace
@@ -29,6 +30,7 @@ class Settings:
     rules: filters.Rules
     model: tuple[char_model.CharModel, float] | None = None
     """A model of good text, and the most bits a character that a document may cost it"""
+    classifier: Classifier | None = None
     lines: LineCounts | None = None
     """How many documents have each line"""
     measure: bool = False
@@ -122,7 +124,10 @@ def _refusal(text: str, settings: Settings) -> tuple[str, float] | None:
     if settings.model:
         model, limit = settings.model
         bits = model.bits(text)
-        return ("unlike_good", round(bits, 3)) if bits > limit else None
+        if bits > limit:
+            return "unlike_good", round(bits, 3)
+    if settings.classifier and (chance := settings.classifier.probability(text)) < settings.rules.min_label:
+        return "unlike_label", round(chance, 4)
     return None
 
 

@@ -15,6 +15,7 @@ from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.corpus import char_model, clean_page, filters, script
+from zhtune.corpus.classifier import open_classifier
 from zhtune.corpus.contamination import Benchmark
 from zhtune.corpus.distinct import Distinct
 from zhtune.corpus.prepare import Outcome, Settings, count_lines, prepared
@@ -27,7 +28,7 @@ from zhtune.synthesis.leaks import benchmark_items
 from zhtune.text import normalise
 
 STAGE = Stage("clean", version=6, kind="corpus",
-              inputs={"input": ("file",), "preset": ("file",), "good": ("corpus", "file"),
+              inputs={"input": ("file",), "preset": ("file",), "good": ("corpus", "file"), "classifier": ("file",),
               "distinct_from": ("corpus", "file"), "against": ("file", "records", "preferences")})
 _PART = 20_000                                              # documents a parquet part
 _EXAMPLES = 3                                               # of each reason, in the report
@@ -54,6 +55,8 @@ class CleanConfig(StageConfig):
     """Least share of Han characters among them, where the preset's (or 0.3) does not fit"""
     good: str = ""
     """Text like what you want: documents less like it than all but the rule min_percentile of it are refused"""
+    classifier: str = ""
+    """A fastText model (.bin, .ftz): documents for which the rule label is less probable than the rule min_label are refused"""
     near: float | None = None
     """Of documents whose 5-grams overlap so much (Jaccard, such as 0.8) the longest stays, where the preset's (or 0: all stay) does not fit"""
     distinct_from: str | list[str] = ""
@@ -167,9 +170,14 @@ def settings_of(config: CleanConfig, sources: dict[str, Any]) -> Settings:
     model = char_model.fit(read_texts(sources["good"].path), rules.min_percentile) if config.good and rules.min_percentile else None
     if config.good and model is None:
         raise ConfigError("--good needs at least 100 documents and a rule min_percentile above 0, such as 0.02")
+    classifier = None
+    if bool(config.classifier) != bool(rules.label and rules.min_label):
+        raise ConfigError('--classifier and the rules label and min_label go together: --rules \'{"label": "zh", "min_label": 0.5}\'')
+    if config.classifier:
+        classifier = open_classifier(sources["classifier"].path, rules.label, rules.label_words)
     if rules.script == "simplified":
         script.is_traditional("")                           # without opencc, say so before the work; with it, its table is built once
-    return Settings(rules, model, measure=config.report_only)
+    return Settings(rules, model, classifier, measure=config.report_only)
 
 
 def _passed(work: Work, config: CleanConfig, outcomes: Iterable[Outcome], ledger: Ledger, histogram: Histogram) -> Iterator[Document]:

@@ -7,14 +7,12 @@ space, byte fallback "<0xE4>"), and texts by domain. Texts are encoded as docume
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from zhtune.errors import require
-from zhtune.text import is_han
+from zhtune.text import is_han, jieba_words
 from zhtune.vocabulary.lines import plain_lines
 from zhtune.vocabulary.pieces import MARKS
 from zhtune.vocabulary.symbols import is_text, to_bytes
@@ -160,10 +158,6 @@ def cut_words(texts: dict[str, list[str]], characters: int) -> Words:
     """
     if characters <= 0:
         return {domain: [] for domain in texts}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")                     # its own invalid escapes and pkg_resources
-        jieba = require("jieba", "all")
-    jieba.setLogLevel("WARNING")                            # it tells stderr how it loads its dictionary
     words: Words = {}
     for domain, documents in texts.items():
         left, words[domain] = characters, []
@@ -172,7 +166,7 @@ def cut_words(texts: dict[str, list[str]], characters: int) -> Words:
                 break
             part = text[:min(left, _PIECE_OF_TEXT)]
             left -= len(part)
-            words[domain].append(list(jieba.cut(part)))
+            words[domain].append(jieba_words(part))
     return words
 
 
