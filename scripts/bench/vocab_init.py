@@ -49,6 +49,7 @@ def main() -> None:
                 len(texts), len(windows), 100 * overlap, GRAM)
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
         base, extended = Path(scratch) / "base", Path(scratch) / "extended"
+        base.mkdir()
         materialise(references.resolve(options.base), base)
         definitions, ids = extend_tokenizer(base, extended, texts, options.size)
         encoders = ChatEncoder(base), ChatEncoder(extended)

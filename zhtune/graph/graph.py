@@ -129,9 +129,10 @@ class Graph:
         """Whether the relation can be asked of the head: a fact of it is there, or the graph knows no such name at all."""
         return (head, relation) in self.facts or head not in self.types
 
-    def heldout_wordings(self, relation: str) -> set[str]:
-        """The wordings of a relation that only measure."""
-        return {wording for wordings in self.heldout.get(relation, {}).values() for wording in wordings}
+    @cached_property
+    def heldout_wordings(self) -> dict[str, set[str]]:
+        """Relation -> its wordings that only measure."""
+        return {relation: {w for wordings in self.heldout.get(relation, {}).values() for w in wordings} for relation in self.ontology.relations}
 
     @cached_property
     def tail_counts(self) -> dict[str, Counter[str]]:

@@ -98,12 +98,14 @@ def _write(work: Work, config: KgInstructConfig) -> None:
         logger.info("kg-instruct: %d heads were asked for, the graph has %d: all are taught", config.heads, len(graph.heads))
     taught = choose_heads(graph, config.heads, config.seed)
     shares = {"inverse": config.inverse, "yes_no": config.yes_no, "unanswerable": config.unanswerable}
-    rows = records(graph, taught, config.records_per_fact, shares, config.seed, config.noise, config.workers)
+    begun = records(graph, taught, config.records_per_fact, shares, config.seed, config.noise, config.workers)
+    tasks = task_records(graph, taught, config.tasks, config.seed, read_wordings())
+    rows = begun()
     order = shuffle([*range(len(rows))], config.seed)
     if config.teacher:
         rows = _in_the_teachers_words(work, graph, [rows[i] for i in order], config)
         order = [*range(len(rows))]
-    rows += task_records(graph, taught, config.tasks, config.seed, read_wordings())
+    rows += tasks
     if config.tasks:
         order = shuffle([*order, *range(len(order), len(rows))], config.seed)
     if not rows:
@@ -117,11 +119,11 @@ def _write(work: Work, config: KgInstructConfig) -> None:
     verified = audit(graph, safety, rows, config.workers)
     work.kept = write_jsonl(work.path / "records.jsonl", (rows[i] for i in order))
     write_json(work.path / "taught.json", vars(taught))
-    tasks = Counter(row["source"]["task"] for row in rows)
+    counts = Counter(row["source"]["task"] for row in rows)
     for task, wanted in config.tasks.items():
-        if tasks[task] < wanted:
-            logger.info("kg-instruct: %s: %d of %d records, the graph gives no more", task, tasks[task], wanted)
-    work.metrics |= {"records": len(rows), "heads": len(taught.heads), **{task: tasks[task] for task in sorted(tasks)}}
+        if counts[task] < wanted:
+            logger.info("kg-instruct: %s: %d of %d records, the graph gives no more", task, counts[task], wanted)
+    work.metrics |= {"records": len(rows), "heads": len(taught.heads), **dict(sorted(counts.items()))}
     stated = {triple for row in rows for triple in row["source"]["triples"]}
     work.report |= {**coverage(graph.triples, taught, stated, {"coverage": lambda t: t.relation, "coverage_by_type": lambda t: t.tail_type,
                                                                "coverage_by_degree": _degree(graph)}),
@@ -150,7 +152,7 @@ def _rewriter(sources: dict[str, Source], graph: Graph, teacher: Teacher, refuse
 def _estimate(config: KgInstructConfig) -> str:
     sources = resolve_inputs(STAGE, config)
     graph, rehearsal = Graph.open(sources["graph"].path), rehearse(sources, config.teacher_model)
-    rows = records(graph, choose_heads(graph, config.heads, config.seed), config.records_per_fact, {}, config.seed, config.noise)
+    rows = records(graph, choose_heads(graph, config.heads, config.seed), config.records_per_fact, {}, config.seed, config.noise)()
     _rewriter(sources, graph, rehearsal, lambda *_, **__: None, 0, config).rewrite(rows)
     return forecast(rehearsal, sum(expected_tokens(row["messages"]) for row in rows), sources, config,
                     note=f"facts with rejected drafts are asked again, at most {config.retries} times")
@@ -173,15 +175,16 @@ def _hold_out(work: Work, graph: Graph, rows: list[dict], config: KgInstructConf
 def coverage(statements: Iterable[Triple], taught: Taught, stated: set[str],
              keys: dict[str, Callable[[Triple], str]]) -> dict[str, dict[str, dict[str, int]]]:
     """A table for each key: statements by it, those of taught heads, and those that at least one record states."""
-    heads = set(taught.heads)
-    tables: dict[str, dict[str, dict[str, int]]] = {name: {} for name in keys}
-    for statement in statements:
-        known, covered = statement.head in heads, statement.id in stated
-        for name, key in keys.items():
-            row = tables[name].setdefault(key(statement), {"triples": 0, "taught": 0, "covered": 0})
-            row["triples"] += 1
-            row["taught"] += known
-            row["covered"] += covered
+    heads, statements = set(taught.heads), list(statements)
+    seen = [(statement.head in heads, statement.id in stated) for statement in statements]
+    tables: dict[str, dict[str, dict[str, int]]] = {}
+    for name, key in keys.items():
+        table = tables[name] = {}
+        for (value, (known, covered)), number in Counter(zip(map(key, statements), seen, strict=True)).items():
+            row = table.setdefault(value, {"triples": 0, "taught": 0, "covered": 0})
+            row["triples"] += number
+            row["taught"] += number * known
+            row["covered"] += number * covered
     return tables
 
 

@@ -27,12 +27,11 @@ def audit(graph: Graph, safety: Safety, rows: list[dict[str, Any]], workers: int
     found = begin(_check, (graph, Verifier(graph), safety), answers, workers, _CHUNK)
 
     def figures() -> dict[str, Any]:
+        needing = [row for row in rows if safety.required(row["source"]["triples"])] if graph.ontology.safety else []
+        missing = sum(bool(safety.missing(row)) for row in needing)
         checked, flagged = Counter(task for task, _, _ in answers), Counter(f"{task}: {reason}" for task, reason in found() if reason)
         report: dict[str, Any] = {"answers": dict(sorted(checked.items())), "flagged": dict(sorted(flagged.items()))}
-        if graph.ontology.safety:
-            needing = [row for row in rows if safety.required(row["source"]["triples"])]
-            report["safety"] = {"required": len(needing), "missing": sum(bool(safety.missing(row)) for row in needing)}
-        return report
+        return report | ({"safety": {"required": len(needing), "missing": missing}} if graph.ontology.safety else {})
     return figures
 
 

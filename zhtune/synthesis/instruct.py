@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -41,7 +42,8 @@ def choose_heads(graph: Graph, most: int, seed: int) -> Taught:
     Where none is left, names that no graph entity has are composed from the halves of two heads, to be refused.
     """
     heads = graph.heads
-    order = sorted(heads, key=lambda h: (-sum((h, r) in graph.facts for r in graph.ontology.relations), _rank(h, seed)))
+    facts = Counter(head for head, relation in graph.facts if relation in graph.ontology.relations)
+    order = sorted(heads, key=lambda h: (-facts[h], _rank(h, seed)))
     chosen = set(order[:most or len(order)])
     rest = [h for h in heads if h not in chosen and not _is_tail_of(graph, h, chosen)] or _composed(graph, order)
     rest = sorted(rest, key=lambda h: _rank(h, seed))
@@ -66,8 +68,8 @@ def read_taught(folder: Path, graph: Graph) -> Taught:
 
 
 def records(graph: Graph, taught: Taught, per_fact: int, shares: dict[str, float], seed: int, noise: bool = True,
-            workers: int = 1) -> list[dict[str, Any]]:
-    """All records in the graph's order, in which what is looked up for one lies beside what is looked up for the next.
+            workers: int = 1) -> Callable[[], list[dict[str, Any]]]:
+    """Begin, and give back what waits for all records, in the graph's order: what is looked up for one lies beside what the next looks up.
 
     Args:
         graph: with its ontology.
@@ -86,8 +88,7 @@ def records(graph: Graph, taught: Taught, per_fact: int, shares: dict[str, float
     taught_facts = [key for key in graph.facts if key[0] in heads]
     asked = begin(_asked, (graph, per_fact, seed, noise), taught_facts, workers, max(1, _CHUNK // per_fact))
     others = _shares(graph, taught, {task: round(share * len(taught_facts) * per_fact) for task, share in shares.items()}, seed, noise)
-    rows = [row for fact, questions in zip(taught_facts, asked(), strict=True) for row in _one_hop(graph, *fact, questions, seed)]
-    return rows + others
+    return lambda: [row for fact, questions in zip(taught_facts, asked(), strict=True) for row in _one_hop(graph, *fact, questions, seed)] + others
 
 
 def shuffle(order: list[int], seed: int) -> list[int]:
@@ -144,7 +145,7 @@ def _asked(shared: tuple[Graph, int, int, bool], facts: list[tuple[str, str]]) -
 def question(graph: Graph, head: str, relation: Relation, index: int, key: str, seen: set[str], noise: bool = True) -> tuple[str, str]:
     """A reworded question, drawn again while it repeats one of `seen` or has become a held-out wording; without noise the wording."""
     if noise:
-        generator, held = random.Random(key), graph.heldout_wordings(relation.name)
+        generator, held = random.Random(key), graph.heldout_wordings[relation.name]
         for _ in range(_DRAWS):
             text, form = reword(relation.ask[index], head, relation, graph.ontology, generator)
             if text not in seen and text.replace(head, "{h}") not in held:

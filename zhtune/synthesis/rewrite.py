@@ -129,7 +129,7 @@ class Rewriter:
             return "head_not_asked", f"问题没有写出“{fact.head}”"
         if question in self._questions or self._places.get(question, fact.places[0]) not in fact.places:
             return "same_question", "问题与已有的重复"
-        if question.replace(fact.head, "{h}") in graph.heldout_wordings(fact.relation):
+        if question.replace(fact.head, "{h}") in graph.heldout_wordings[fact.relation]:
             return "heldout_wording", "换一种问法"
         for name in (mention.name for mention in self._verifier.linker.mentions(question)):
             if name in graph.about(fact.head):              # the answer, or another fact, perhaps a held-out one
