@@ -17,6 +17,7 @@ from zhtune.synthesis import novelty
 
 KEYS = ("instruction", "query", "question", "问", "content", "ask")
 ENDINGS = ("", "请详细说明。", "请用三句话回答。", "谢谢！", "要具体一点。", "最好举一个例子。")
+TOKENS = {"words": novelty.words, "characters": lambda text: [c for c in text if not c.isspace()]}
 
 
 def rows(path: Path):
@@ -70,8 +71,8 @@ def enough(texts: list[str], wanted: int) -> list[str]:
 def exact(texts: list[str], unit: str) -> None:
     """Greedy decisions of rouge_score and of the index, one by one."""
     from rouge_score import rouge_scorer, scoring  # noqa: F401
-    tokenise = novelty.words if unit == "words" else novelty.characters
-    began, kept, wrong, index = time.monotonic(), [], 0, novelty.NoveltyIndex(unit=unit)
+    tokenise = TOKENS[unit]
+    began, kept, wrong, index = time.monotonic(), [], 0, novelty.NoveltyIndex(tokens=tokenise)
     mine = [twin is None for twin in index.admit_all(texts)]
     spent = time.monotonic() - began
     for place, tokens in enumerate(map(tokenise, texts)):
@@ -88,7 +89,7 @@ def exact(texts: list[str], unit: str) -> None:
 def many(texts: list[str], unit: str) -> None:
     novelty.words("热身")
     began, cpu = time.monotonic(), time.process_time()
-    kept = sum(twin is None for twin in novelty.NoveltyIndex(unit=unit).admit_all(texts))
+    kept = sum(twin is None for twin in novelty.NoveltyIndex(tokens=TOKENS[unit]).admit_all(texts))
     print(f"{len(texts):,} texts, {unit}: kept {kept:,} in {time.monotonic() - began:.1f} s ({time.process_time() - cpu:.1f} s of one core), "
           f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
@@ -98,7 +99,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--exact", type=int, default=0)
     parser.add_argument("--many", type=int, default=0)
-    parser.add_argument("--unit", default="words", choices=novelty.UNITS)
+    parser.add_argument("--unit", default="words", choices=TOKENS)
     given = parser.parse_args()
     texts = instructions(given.data)
     print(f"{len(texts):,} distinct instructions")

@@ -22,9 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from rapidfuzz.distance import LCSseq
 
-from zhtune.errors import ConfigError, DataError
+from zhtune.errors import DataError
 
-UNITS = ("words", "characters")
 _BITS = 128
 _CLASS_RATIO = math.log(1.25)                               # lengths of one class differ by a quarter at most
 _SLACK = 1e-6                                               # bounds are that much wider; the decision is rouge_score's own expression
@@ -64,29 +63,16 @@ def words(text: str) -> list[str]:
     return [word for word in jieba.lcut(text) if not word.isspace()]
 
 
-def characters(text: str) -> list[str]:
-    """The non-blank characters of a text."""
-    return [c for c in text if not c.isspace()]
-
-
 class NoveltyIndex:
     """Accepted texts, and whether a new one is novel among them.
 
     Args:
-        threshold: a text whose ROUGE-L F with an accepted one is above it is no novelty.
-        unit: "words" (jieba) or "characters".
-
-    Raises:
-        ConfigError: a threshold that is no share, an unknown unit.
+        threshold: a text whose ROUGE-L F with an accepted one is above it is no novelty; between 0 and 1.
+        tokens: of a text.
     """
 
-    def __init__(self, threshold: float = 0.7, unit: str = "words"):
-        if not 0 < threshold < 1:
-            raise ConfigError(f"the novelty threshold is a share between 0 and 1, not {threshold}")
-        if unit not in UNITS:
-            raise ConfigError(f"novelty compares {' or '.join(UNITS)}, not {unit!r}")
-        self.threshold = threshold
-        self._tokens: Callable[[str], list[str]] = words if unit == "words" else characters
+    def __init__(self, threshold: float = 0.7, tokens: Callable[[str], list[str]] = words):
+        self._threshold, self._tokens = threshold, tokens
         self._numbers: dict[str, int] = {}                  # token -> number
         self._same: dict[str, int] = {}                     # token string -> the text that has it
         self._texts: list[str] = []                         # token strings of the accepted texts
@@ -107,10 +93,6 @@ class NoveltyIndex:
             self._numbers.setdefault(token, len(self._numbers))
         return [self._admit(self._encode(tokens)) for tokens in tokenised]
 
-    def twin(self, text: str) -> Twin | None:
-        """The accepted text that `text` is too near to; accepts nothing."""
-        return self._nearest(self._encode(self._tokens(text)))
-
     def _admit(self, encoded: str) -> Twin | None:
         twin = self._nearest(encoded)
         if twin is None:
@@ -122,7 +104,7 @@ class NoveltyIndex:
         numbers = self._numbers
         encoded = "".join([_code_point(numbers.setdefault(token, len(numbers))) for token in tokens])
         if len(numbers) > _CODE_POINTS - len(_SURROGATES):
-            raise DataError(f"novelty numbers at most {_CODE_POINTS - len(_SURROGATES):,} different tokens; compare characters instead")
+            raise DataError(f"novelty numbers at most {_CODE_POINTS - len(_SURROGATES):,} different words; compare fewer texts")
         return encoded
 
     def _add(self, encoded: str) -> None:
@@ -141,20 +123,20 @@ class NoveltyIndex:
         if not length:
             return None
         signature = _signature(encoded)
-        reach = (2 - self.threshold) / self.threshold
+        reach = (2 - self._threshold) / self._threshold
         shortest, longest = math.ceil(length / reach - _SLACK), math.floor(length * reach + _SLACK)
         for key in range(_length_class(shortest), _length_class(longest) + 1):
             near = self._classes.get(key)
-            for number in near.candidates(length, signature, self.threshold) if near else ():
+            for number in near.candidates(length, signature, self._threshold) if near else ():
                 best = self._better(best, encoded, number)
         return best
 
     def _better(self, best: Twin | None, encoded: str, number: int) -> Twin | None:
         """`best`, or the text `number` if it is above the threshold and nearer (of equals the first)."""
         old = self._texts[number]
-        least = math.ceil(self.threshold * (len(encoded) + len(old)) / 2 - _SLACK)
+        least = math.ceil(self._threshold * (len(encoded) + len(old)) / 2 - _SLACK)
         score = rouge_l(LCSseq.similarity(encoded, old, score_cutoff=least), len(encoded), len(old))
-        if score <= self.threshold or (best and (score, -number) <= (best.score, -best.number)):
+        if score <= self._threshold or (best and (score, -number) <= (best.score, -best.number)):
             return best
         return Twin(number, score)
 
