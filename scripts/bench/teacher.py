@@ -40,7 +40,7 @@ def worker(log: str, out: str, count: str, cap: str) -> None:
     from zhtune.synthesis.teachers.openai_teacher import Endpoint, OpenAITeacher
     from zhtune.synthesis.teachers.prices import price
     limits = Limits(concurrency=16, attempts=8, timeout=TIMEOUT, backoff=0.02, breaker=200, max_cost=float(cap))
-    endpoint = Endpoint(model="fake", base_url_env="BENCH_TEACHER_URL", api_key_env="BENCH_TEACHER_KEY")
+    endpoint = Endpoint(model="fake", base_url=os.environ["BENCH_TEACHER_URL"], api_key_env="BENCH_TEACHER_KEY")
     with JobLog(log) as book:
         try:
             outcomes = OpenAITeacher(endpoint, book, limits, price(INPUT, OUTPUT)).ask(jobs_of(int(count)))

@@ -38,14 +38,14 @@ class OpenAIBatchTeacher(OpenAITeacher):
     """Answers jobs through the batch API of an OpenAI-compatible endpoint.
 
     Args:
-        endpoint: model and names of the variables with address and key.
+        endpoint: model, address and name of the key's variable.
         log: where every call is kept.
         limits: attempts, caps and how often it is looked at; rates are the server's here.
         price: of a call that is not batched; its `batch` share is what is counted.
         sleep: waits so long.
 
     Raises:
-        ConfigError: a variable is not set, or a cap on the cost without a price.
+        ConfigError: the variable is not set, or a cap on the cost without a price.
         MissingDependency: the openai client is not installed.
     """
 

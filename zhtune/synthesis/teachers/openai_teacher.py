@@ -1,4 +1,4 @@
-"""A teacher behind any OpenAI-compatible endpoint. Address and key come from the environment and are written nowhere.
+"""A teacher behind any OpenAI-compatible endpoint. Its key comes from the environment and is written nowhere.
 
 The openai client only carries requests: it retries nothing, and answers are read here, strictly, from their bytes. How often,
 how fast and for how much is asked is the runner's work (runner.py).
@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -41,68 +41,53 @@ class Endpoint:
 
     model: str
     """The model's name at the endpoint"""
-    base_url_env: str = "OPENAI_BASE_URL"
-    """Environment variable with the endpoint's address, such as https://api.openai.com/v1"""
+    base_url: str
+    """Its address, such as https://api.openai.com/v1"""
     api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable with its key; any text for a server that asks none"""
-    base_url: str = ""
-    """The address itself, in place of base_url_env; with it an endpoint on this machine needs no key"""
-    extra_body: dict[str, Any] = field(default_factory=dict)
-    """Further fields of each request, such as response_format or enable_thinking"""
-
-    @property
-    def name(self) -> str:
-        """The model, with the further fields where there are any: both can change an answer."""
-        extra = orjson.dumps(self.extra_body, option=orjson.OPT_SORT_KEYS).decode() if self.extra_body else ""
-        return self.model + extra
+    """Environment variable with its key; an endpoint on this machine needs none"""
 
     def credentials(self) -> dict[str, str]:
         """base_url and api_key, for the client alone.
 
         Raises:
-            ConfigError: a variable is not set, or holds what cannot be a key or an address.
+            ConfigError: the variable is not set or holds what cannot be a key, or the address is none.
         """
         require_address(self.base_url)
-        local = bool(self.base_url) and urlsplit(self.base_url).hostname in _LOOPBACK
-        found = {"base_url": self.base_url or os.environ.get(self.base_url_env, "").strip(),
-                 "api_key": os.environ.get(self.api_key_env, "").strip() or ("none" if local else "")}
-        for name, variable in (("base_url", self.base_url_env), ("api_key", self.api_key_env)):
-            if not found[name]:
-                raise ConfigError(f"the environment variable {variable} is not set; export the teacher's {name} in it")
-        if not (found["api_key"].isascii() and found["api_key"].isprintable()):
+        key = os.environ.get(self.api_key_env, "").strip() or ("none" if urlsplit(self.base_url).hostname in _LOOPBACK else "")
+        if not key:
+            raise ConfigError(f"the environment variable {self.api_key_env} is not set; export the teacher's api_key in it")
+        if not (key.isascii() and key.isprintable()):
             raise ConfigError(f"the environment variable {self.api_key_env} holds no key: keys are of ASCII characters")
-        require_address(found["base_url"], f"what the environment variable {self.base_url_env} holds")     # it might be the key
-        return found
+        return {"api_key": key, "base_url": self.base_url}
 
     def clean(self, message: str) -> str:
         """A server's message as one short line, without key and address."""
-        known = self.credentials()
-        for value in (known["api_key"], known["base_url"], urlsplit(known["base_url"]).netloc):
-            message = message.replace(value or known["api_key"], "***")
+        for value in (*self.credentials().values(), urlsplit(self.base_url).netloc):
+            message = message.replace(value, "***")
         return " ".join(message.split())[:_MESSAGE_LENGTH]
 
     def body(self, job: Job, limit: str) -> dict[str, Any]:
         """The fields of a chat completion; `limit` names the one that holds the most tokens."""
         return {"model": self.model, "messages": job.messages, limit: job.max_tokens, "temperature": job.temperature,
-                "seed": job.seed, **self.extra_body}
+                "seed": job.seed}
 
 
 class OpenAITeacher:
     """Answers jobs through chat completions, many at a time.
 
     Args:
-        endpoint: model and names of the variables.
+        endpoint: model, address and name of the key's variable.
         log: where every call is kept.
         limits: rates, attempts and caps.
         price: of the model's tokens.
 
     Raises:
-        ConfigError: a variable is not set, or a cap on the cost without a price.
+        ConfigError: the variable is not set, or a cap on the cost without a price.
         MissingDependency: the openai client is not installed.
     """
 
     def __init__(self, endpoint: Endpoint, log: JobLog, limits: Limits | None = None, price: Price = FREE):
-        self.name, self.endpoint, self.log, self.limits, self.price = endpoint.name, endpoint, log, limits or Limits(), price
+        self.name, self.endpoint, self.log, self.limits, self.price = endpoint.model, endpoint, log, limits or Limits(), price
         check_cap(self.limits, price)
         self.limit_field = NEW_LIMIT if any(NEW_LIMIT in state.error for state in log.jobs.values()) else _LIMIT
         """Name of the field with the most tokens of a reply; a server that wants the newer one says so once"""
@@ -171,11 +156,9 @@ async def _send(client: Any, endpoint: Endpoint, job: Job, limit: str, timeout: 
     """One request; raises Fault."""
     import httpx2
     import openai
-    body = endpoint.body(job, limit)
-    extra = {name: body.pop(name) for name in endpoint.extra_body}
     try:
         async with asyncio.timeout(timeout):                # the client's own timeout begins anew with each byte
-            raw = await client.chat.completions.with_raw_response.create(**body, extra_body=extra or None)
+            raw = await client.chat.completions.with_raw_response.create(**endpoint.body(job, limit))
     except (TimeoutError, openai.APITimeoutError) as error:
         raise Fault("timeout", f"no answer in {timeout:g} s", billed=True) from error
     except openai.APIStatusError as error:
@@ -186,15 +169,15 @@ async def _send(client: Any, endpoint: Endpoint, job: Job, limit: str, timeout: 
     return read_completion(raw.content)
 
 
-def require_address(url: str, called: str = "") -> None:
-    """Raise ConfigError for what cannot be an endpoint's address; nothing is no mistake."""
+def require_address(url: str) -> None:
+    """Raise ConfigError for what cannot be an endpoint's address."""
     try:
         parts = urlsplit(url)
-        good = not url or (parts.scheme in ("http", "https") and parts.hostname and parts.port != 0)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:                                      # a port that is no number, a bracket that is not closed
         good = False
     if not good:
-        raise ConfigError(f"{called or repr(url)} is no address of an endpoint, such as https://api.openai.com/v1")
+        raise ConfigError(f"{url!r} is no address of an endpoint, such as https://api.openai.com/v1")
 
 
 def status_fault(endpoint: Endpoint, status: int, body: Any, headers: Any) -> Fault:
