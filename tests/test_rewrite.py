@@ -11,7 +11,8 @@ from zhtune.graph.graph import Graph
 from zhtune.synthesis.instruct import record
 from zhtune.synthesis.rewrite import PROMPTS, Rewriter
 from zhtune.synthesis.teachers.asking import Asking, Prompt
-from zhtune.synthesis.teachers.teacher import Job, Outcome, job_id
+from zhtune.synthesis.teachers.joblog import Outcome
+from zhtune.synthesis.teachers.teacher import job_id
 
 
 class Scripted:
@@ -22,15 +23,12 @@ class Scripted:
     def __init__(self, *replies: str):
         self.replies, self.asked = list(replies), []
 
-    def job_id(self, job: Job) -> str:
-        return job_id(self.name, job)
-
     def ask(self, jobs) -> list[Outcome]:
         found = []
         for job in jobs:
             self.asked.append(job.messages[0]["content"])
             text = self.replies.pop(0) if self.replies else ""
-            found.append(Outcome(self.job_id(job), text, "stop", {"prompt_tokens": 7, "completion_tokens": 9}, 1, "" if text else "gone", Decimal("0.1")))
+            found.append(Outcome(job_id(self.name, job), text, "stop", {"prompt_tokens": 7, "completion_tokens": 9}, "" if text else "gone", Decimal("0.1")))
         return found
 
 

@@ -17,9 +17,9 @@ from zhtune.models.engine import Engine, Reply, Sampling
 from zhtune.models.open import open_engine
 from zhtune.records import check_messages, read_jsonl, write_jsonl
 from zhtune.references import MODEL_KINDS, Source
-from zhtune.synthesis.teachers.joblog import JobLog
+from zhtune.synthesis.teachers.joblog import JobLog, Outcome
 from zhtune.synthesis.teachers.replies import part_thinking
-from zhtune.synthesis.teachers.teacher import Job, LocalTeacher, Outcome
+from zhtune.synthesis.teachers.teacher import Job, LocalTeacher
 from zhtune.templates.encode import with_tools
 
 STAGE = Stage("generate", version=1, kind="records",

@@ -14,8 +14,8 @@ from typing import Any
 from zhtune.graph.graph import Graph
 from zhtune.synthesis.chinese_filters import answer_refusal
 from zhtune.synthesis.teachers.asking import Asking, Prompt
+from zhtune.synthesis.teachers.joblog import Outcome
 from zhtune.synthesis.teachers.replies import Task, parse_tasks
-from zhtune.synthesis.teachers.teacher import Outcome
 from zhtune.synthesis.verify import Verification, Verifier
 
 PROMPTS = {"rewrite": ("head", "relation", "facts", "count"), "retry": ("head", "relation", "facts", "drafts", "count")}

@@ -18,8 +18,8 @@ from zhtune.records import dumps, read_jsonl
 from zhtune.synthesis.chinese_filters import answer_refusal, instruction_refusal
 from zhtune.synthesis.novelty import NoveltyIndex
 from zhtune.synthesis.teachers.asking import Asking, Prompt
+from zhtune.synthesis.teachers.joblog import Outcome
 from zhtune.synthesis.teachers.replies import Refused, Task, parse_steps, parse_tasks, task_of
-from zhtune.synthesis.teachers.teacher import Outcome
 from zhtune.text import fold
 
 PROMPTS = {

@@ -19,11 +19,11 @@ from zhtune.config import StageConfig
 from zhtune.errors import ConfigError
 from zhtune.references import Source
 from zhtune.synthesis.teachers.batch import OpenAIBatchTeacher
-from zhtune.synthesis.teachers.joblog import JobLog
+from zhtune.synthesis.teachers.joblog import JobLog, Outcome
 from zhtune.synthesis.teachers.limits import Limits
 from zhtune.synthesis.teachers.openai_teacher import Endpoint, OpenAITeacher, require_address
 from zhtune.synthesis.teachers.prices import FREE, Price, read_price
-from zhtune.synthesis.teachers.teacher import Generate, Job, LocalTeacher, Outcome, Rehearsal, Teacher, estimate
+from zhtune.synthesis.teachers.teacher import Generate, Job, LocalTeacher, Rehearsal, Teacher, expected_tokens, reserve
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 _LOG = Path("logs") / "teacher.jsonl"
@@ -164,14 +164,15 @@ def forecast(rehearsal: Rehearsal, replies: int, sources: dict[str, Source], con
     price, log_at = _price(sources, config.teacher_model), Path(config.out).with_name(f"{Path(config.out).name}.partial") / _LOG
     price = price.batched() if config.batch_api else price
     with TemporaryDirectory() as empty, JobLog(log_at if log_at.exists() else Path(empty) / "log") as log:
-        found = estimate(rehearsal.jobs, log, price)
-    calls = found.jobs - found.answered
-    replies = round(replies * calls / max(found.jobs, 1))
-    cost = price.cost({"prompt_tokens": found.prompt_tokens, "completion_tokens": replies})
-    told = f"about {cost:.4f}, at most {found.most_cost:.4f}" if "prices" in sources else "not counted; give --prices"
+        rest = [job for id, job in rehearsal.jobs.items() if log.state(id).answer is None]
+    jobs, calls, prompts = len(rehearsal.jobs), len(rest), sum(expected_tokens(job.messages) for job in rest)
+    replies = round(replies * calls / max(jobs, 1))
+    most = [reserve(job, price) for job in rest]
+    cost = price.cost({"prompt_tokens": prompts, "completion_tokens": replies})
+    told = f"about {cost:.4f}, at most {sum(cost for _, cost in most):.4f}" if "prices" in sources else "not counted; give --prices"
     return "\n".join([f"{rehearsal.name}: nothing was sent, nothing is written",
-                      f"calls   {calls:,}, besides {found.answered:,} that the log answers; {note}",
-                      f"tokens  about {found.prompt_tokens:,} of prompts and {replies:,} of replies, at most {found.most_tokens:,} in all",
+                      f"calls   {calls:,}, besides {jobs - calls:,} that the log answers; {note}",
+                      f"tokens  about {prompts:,} of prompts and {replies:,} of replies, at most {sum(tokens for tokens, _ in most):,} in all",
                       f"cost    {told}"])
 
 

@@ -12,7 +12,8 @@ import hashlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,11 @@ import orjson
 
 from zhtune.log import logger
 from zhtune.records import dumps
-from zhtune.synthesis.teachers.joblog import JobLog
+from zhtune.synthesis.teachers.joblog import Fault, JobLog, Received
 from zhtune.synthesis.teachers.limits import Limits
 from zhtune.synthesis.teachers.openai_teacher import NEW_LIMIT, Endpoint, OpenAITeacher, read_completion, status_fault, wants_new_limit
 from zhtune.synthesis.teachers.prices import FREE, Price
-from zhtune.synthesis.teachers.runner import Fault
-from zhtune.synthesis.teachers.teacher import Job, Outcome, TeacherStopped, different, outcomes, reserve
+from zhtune.synthesis.teachers.teacher import Job, TeacherStopped, reserve
 
 _REQUESTS, _BYTES = 50_000, 150_000_000                     # of one file; OpenAI's limits are 50,000 and 200 MB
 _OVER = ("completed", "failed", "expired", "cancelled")
@@ -54,25 +54,18 @@ class OpenAIBatchTeacher(OpenAITeacher):
         super().__init__(endpoint, log, limits, price)
         self.price, self._sleep = price.batched(), sleep
 
-    def ask(self, jobs: Iterable[Job]) -> list[Outcome]:
-        """As the protocol says; waits until every batch is over.
-
-        Raises:
-            TeacherStopped: a cap is reached, a batch failed as a whole, or the endpoint does not answer.
-        """
+    def _settle(self, jobs: dict[str, Job]) -> None:
+        """The same; waits until every batch is over."""
         import openai
-        jobs = list(jobs)
-        wanted = different(self, jobs)
         try:
             with openai.OpenAI(**self.endpoint.credentials(), max_retries=_READ_RETRIES, timeout=self.limits.timeout) as client:
                 self._resume(client)
-                while todo := {id: job for id, job in wanted.items() if not self.log.settled(id, self.limits.attempts)}:
+                while todo := {id: job for id, job in jobs.items() if not self.log.settled(id, self.limits.attempts)}:
                     self._finish(client, self._send(client, self._affordable(todo)))
         except openai.APIStatusError as error:
             raise self._stopped(f"{error.status_code}: {self.endpoint.clean(error.message)}") from error
         except openai.APIError as error:
             raise self._stopped(type(error).__name__) from error
-        return outcomes(self.log, map(self.job_id, jobs))
 
     def _resume(self, client: Any) -> None:
         """Finish the batches of earlier runs, whatever jobs they hold: they are paid for."""
@@ -152,23 +145,17 @@ class OpenAIBatchTeacher(OpenAITeacher):
             if id not in batch.open or id in answers or id in failures:
                 continue
             try:
-                received = self._read(line)
+                answers[id] = self._read(line)
             except Fault as fault:
                 failures[id] = fault
-                continue
-            cost = self.price.cost(received.usage) if received.usage else self.log.held_cost(id, batch.open[id])
-            answers[id] = {"job": id, "attempt": batch.open[id], "text": received.text, "finish": received.finish, "usage": received.usage,
-                           "cost": cost, "response": received.response, "batch": digest}
-        self.log.answer(list(answers.values()))
+        self.log.answer([(id, batch.open[id], received) for id, received in answers.items()], self.price, batch=digest)
         for id, fault in failures.items():
-            renamed = wants_new_limit(self.limit_field, fault)
-            cost = self.price.cost(fault.usage) if fault.usage else Decimal(0)
-            self.log.fail(id, batch.open[id], fault.status, fault.message, usage=fault.usage, cost=cost, billed=fault.billed,
-                          final=fault.reach == "job" and not renamed, response=fault.response, batch=digest)
+            again = replace(fault, reach="call") if wants_new_limit(self.limit_field, fault) else fault
+            self.log.fail(id, batch.open[id], again, self.price, batch=digest)
         self.limit_field = next((NEW_LIMIT for fault in failures.values() if wants_new_limit(self.limit_field, fault)), self.limit_field)
         return bool(answers) or any(fault.billed or fault.reach == "job" for fault in failures.values())
 
-    def _read(self, line: dict[str, Any]) -> Any:
+    def _read(self, line: dict[str, Any]) -> Received:
         response = line.get("response") or {}
         status, body = response.get("status_code", 0), response.get("body") or {}
         if status == 200:
@@ -180,7 +167,7 @@ class OpenAIBatchTeacher(OpenAITeacher):
 
     def _fail_open(self, digest: str, status: str, message: str, billed: bool) -> None:
         for id, attempt in list(self.log.batches[digest].open.items()):
-            self.log.fail(id, attempt, status, message, usage={}, cost=Decimal(0), billed=billed, final=False, batch=digest)
+            self.log.fail(id, attempt, Fault(status, message, billed=billed), self.price, batch=digest)
 
     def _stopped(self, reason: str) -> TeacherStopped:
         return TeacherStopped(f"{reason}; {self.log.ledger.answered_jobs:,} jobs are answered in {self.log.path} and will not be sent again: "

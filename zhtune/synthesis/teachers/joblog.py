@@ -26,19 +26,54 @@ from filelock import FileLock, Timeout
 
 from zhtune.errors import ArtifactError, DataError
 from zhtune.records import dumps, parse_object
+from zhtune.synthesis.teachers.prices import Price
 
 _NOT_COUNTED = ("429", "unsent")                            # the account's pace, a batch that never was: not the job's failures
 
 @dataclass(frozen=True)
-class Answered:
-    """The answer of a job."""
+class Received:
+    """One answer as it came."""
 
     text: str
     finish: str
     usage: dict[str, int]
-    """prompt_tokens, completion_tokens; empty where the server's figures were unusable."""
-    cost: Decimal
-    """Of this answer alone; without usage, the most that it can have cost."""
+    """prompt_tokens, completion_tokens; empty where the server's figures are unusable."""
+    response: str = ""
+    """The server's own id of the answer, to be found on its bill."""
+
+
+@dataclass
+class Fault(Exception):
+    """A failed call."""
+
+    status: str
+    """ "429", "timeout", "unreadable" …: counted by it """
+    message: str
+    reach: str = "call"
+    """What would fail again: "call" (nothing, try again), "job", "run" (every job: wrong key, no credit, no such model)"""
+    billed: bool = False
+    """The server may have charged although there is no answer: the reservation is held, unless usage tells the cost."""
+    usage: dict[str, int] = field(default_factory=dict)
+    retry_after: float = 0.0
+    """Seconds in which the server wants no call at all."""
+    response: str = ""
+    """The server's id of an answer that is of no use but has usage."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one job."""
+
+    job_id: str
+    text: str
+    finish: str
+    """ "stop", "length" or what else the server says """
+    usage: dict[str, int]
+    """prompt_tokens, completion_tokens of this answer; empty where they are not known."""
+    error: str
+    """"" when there is a text, else the last failure."""
+    cost: Decimal = Decimal(0)
+    """Of this answer alone, without usage the most that it can have cost; the log's ledger has the failed calls too."""
 
 
 @dataclass
@@ -47,8 +82,6 @@ class JobState:
 
     attempts: int = 0
     """Highest attempt sent."""
-    ended: int = 0
-    """Attempts whose end is known."""
     failures: int = 0
     """Failed attempts that count against the job."""
     refusals: int = 0
@@ -56,7 +89,7 @@ class JobState:
     error: str = ""
     final: bool = False
     """The last failure was the job's own fault: another attempt would fail as well."""
-    answer: Answered | None = None
+    answer: Outcome | None = None
 
 
 @dataclass
@@ -134,13 +167,14 @@ class JobLog:
         ledger = self.ledger
         return ledger.prompt_tokens + ledger.completion_tokens + ledger.held_tokens, ledger.cost + ledger.held_cost
 
-    def held_cost(self, job_id: str, attempt: int) -> Decimal:
-        """What was reserved for a call without a known bill."""
-        return self._open[job_id, attempt][1]
-
     def state(self, job_id: str) -> JobState:
         """What is known of a job."""
         return self.jobs.get(job_id) or JobState()
+
+    def outcome(self, job_id: str) -> Outcome:
+        """What became of a job so far."""
+        state = self.state(job_id)
+        return state.answer or Outcome(job_id, "", "", {}, state.error or "never sent")
 
     def settled(self, job_id: str, attempts: int) -> bool:
         """A job is answered, failed by its own fault, or failed `attempts` times."""
@@ -157,26 +191,29 @@ class JobLog:
         Returns:
             The attempt number of each.
         """
-        lines = [{"event": "sent", "job": job, "attempt": self.state(job).attempts + 1, "tokens": tokens, "cost": str(cost)} | _of(batch)
+        more = {"batch": batch} if batch else {}
+        lines = [{"event": "sent", "job": job, "attempt": self.state(job).attempts + 1, "tokens": tokens, "cost": str(cost)} | more
                  for job, tokens, cost in calls]
         self._append(lines)
         return [line["attempt"] for line in lines]
 
-    def answer(self, answers: list[dict[str, Any]]) -> None:
-        """Note answers as one write; each has job, attempt, text, finish, usage, cost; may have response, seconds, batch."""
-        self._append([{"event": "answered"} | answer | {"cost": str(answer["cost"])} for answer in answers])
-
-    def fail(self, job: str, attempt: int, status: str, error: str, *, usage: dict[str, int], cost: Decimal, billed: bool,
-             final: bool, response: str = "", seconds: float = 0.0, batch: str = "") -> None:
-        """Note a failed call.
+    def answer(self, calls: list[tuple[str, int, Received]], price: Price, **more: Any) -> None:
+        """Note answers as one write.
 
         Args:
-            usage: where the server told it although there is no answer; its cost is spent.
-            billed: without usage, whether the server may have charged: the reservation is held, else released.
-            final: another attempt would fail as well.
+            calls: `(job id, attempt, answer)` of each; one without usage costs what was reserved for it.
+            price: of their tokens.
+            more: seconds, batch.
         """
-        self._append([{"event": "failed", "job": job, "attempt": attempt, "status": status, "error": error, "usage": usage,
-                       "cost": str(cost), "billed": billed, "final": final, "response": response, "seconds": round(seconds, 3)} | _of(batch)])
+        self._append([{"event": "answered", "job": job, "attempt": attempt, "text": got.text, "finish": got.finish, "usage": got.usage,
+                       "cost": str(price.cost(got.usage) if got.usage else self._open[job, attempt][1]), "response": got.response} | more
+                      for job, attempt, got in calls])
+
+    def fail(self, job: str, attempt: int, fault: Fault, price: Price, **more: Any) -> None:
+        """Note a failed call; `more`: seconds, batch."""
+        cost = price.cost(fault.usage) if fault.usage else 0
+        self._append([{"event": "failed", "job": job, "attempt": attempt, "status": fault.status, "error": fault.message, "usage": fault.usage,
+                       "cost": str(cost), "billed": fault.billed, "final": fault.reach == "job", "response": fault.response} | more])
 
     def stopped(self, error: str) -> None:
         """Note that the run stopped because nothing was answered; unanswered jobs get all their attempts again."""
@@ -254,18 +291,17 @@ class JobLog:
 
     def _apply_answer(self, line: dict[str, Any]) -> None:
         state = self.jobs.setdefault(line["job"], JobState())
-        state.attempts, state.ended = max(state.attempts, line["attempt"]), state.ended + 1
+        state.attempts = max(state.attempts, line["attempt"])
         cost = Decimal(line["cost"])
         self.ledger.statuses["answered"] += 1
         if line["usage"]:
             self._spend(line, cost)
         if state.answer is None:                            # of two answers the first stays
             self.ledger.answered_jobs += 1
-            state.answer = Answered(line["text"], line["finish"], line["usage"], cost)
+            state.answer = Outcome(line["job"], line["text"], line["finish"], line["usage"], "" if line["text"] else "empty answer", cost)
 
     def _apply_failure(self, line: dict[str, Any]) -> None:
         state = self.jobs.setdefault(line["job"], JobState())
-        state.ended += 1
         if line["status"] in _NOT_COUNTED:
             state.refusals += 1
         else:
@@ -287,7 +323,3 @@ class JobLog:
         self.ledger.cost += cost
         self.ledger.prompt_tokens += line["usage"]["prompt_tokens"]
         self.ledger.completion_tokens += line["usage"]["completion_tokens"]
-
-
-def _of(batch: str) -> dict[str, str]:
-    return {"batch": batch} if batch else {}

@@ -121,25 +121,10 @@ class Gate:
         self._tokens.drain()
 
 
-class Breaker:
-    """Counts failures in a row over all jobs; one success closes it again."""
-
-    def __init__(self, limit: int):
-        self._limit, self.failures = limit, 0
-
-    def success(self) -> None:
-        self.failures = 0
-
-    def failure(self) -> bool:
-        """Count one; True when the run should stop."""
-        self.failures += 1
-        return self.failures >= self._limit
-
-
-def backoff(job_id: str, failures: int, base: float, seed: int = 0) -> float:
+def backoff(job_id: str, failures: int, base: float) -> float:
     """Seconds to wait after a job's n-th failure: doubled each time, half of it jittered by a generator of its own.
 
     The generator is seeded by job and failure, so that neither concurrency nor a restart changes the wait.
     """
     longest = min(_LONGEST_WAIT, base * 2 ** (min(failures, 30) - 1))
-    return longest * random.Random(f"{seed}:{job_id}:{failures}").uniform(0.5, 1.0)
+    return longest * random.Random(f"{job_id}:{failures}").uniform(0.5, 1.0)

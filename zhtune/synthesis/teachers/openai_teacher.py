@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,11 +20,11 @@ from urllib.parse import urlsplit
 import orjson
 
 from zhtune.errors import ConfigError, require
-from zhtune.synthesis.teachers.joblog import JobLog
+from zhtune.synthesis.teachers.joblog import Fault, JobLog, Outcome, Received
 from zhtune.synthesis.teachers.limits import Limits
 from zhtune.synthesis.teachers.prices import FREE, Price
-from zhtune.synthesis.teachers.runner import Fault, Received, Runner
-from zhtune.synthesis.teachers.teacher import Job, Outcome, different, job_id, outcomes
+from zhtune.synthesis.teachers.runner import Runner
+from zhtune.synthesis.teachers.teacher import Job, different, job_id
 
 _MESSAGE_LENGTH = 200
 _LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
@@ -94,20 +94,19 @@ class OpenAITeacher:
         endpoint.credentials()
         require_client()
 
-    def job_id(self, job: Job) -> str:
-        return job_id(self.name, job)
-
-    def ask(self, jobs: Iterable[Job]) -> list[Outcome]:
+    def ask(self, jobs: list[Job]) -> list[Outcome]:
         """As the protocol says.
 
         Raises:
-            TeacherStopped: a cap is reached, the breaker is open, or the endpoint refuses every call.
+            TeacherStopped: a cap is reached, the breaker is open, the endpoint refuses every call, or a batch failed as a whole.
         """
-        jobs = list(jobs)
-        wanted = different(self, jobs)
-        if not all(self.log.settled(id, self.limits.attempts) for id in wanted):
-            _run(self._ask(wanted))
-        return outcomes(self.log, map(self.job_id, jobs))
+        self._settle(different(self.name, jobs))
+        return [self.log.outcome(job_id(self.name, job)) for job in jobs]
+
+    def _settle(self, jobs: dict[str, Job]) -> None:
+        """Ask until each job, by its id, is answered or given up."""
+        if not all(self.log.settled(id, self.limits.attempts) for id in jobs):
+            _run(self._ask(jobs))
 
     async def _ask(self, jobs: dict[str, Job]) -> None:
         import openai

@@ -16,7 +16,6 @@ from zhtune.config import read_yaml
 from zhtune.errors import ConfigError
 
 _MILLION = Decimal(1_000_000)
-_FIELDS = ("input", "output", "cached", "batch")
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def read_price(path: str | Path, model: str) -> Price:
     if model not in table:
         raise ConfigError(f"{path} has no price for {model!r}; it has {', '.join(map(str, table)) or 'none'}: add an entry")
     entry = table[model]
-    if not isinstance(entry, dict) or not {"input", "output"} <= entry.keys() or not entry.keys() <= set(_FIELDS):
+    if not isinstance(entry, dict) or not {"input", "output"} <= entry.keys() <= {"input", "output", "cached", "batch"}:
         raise ConfigError(f"{path}: {model!r} must be a mapping of input, output (and cached, batch), found {entry!r}")
     return price(**entry)
 

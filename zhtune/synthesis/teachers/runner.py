@@ -9,50 +9,17 @@ Knows nothing of HTTP: the call is handed over, and says by `Fault` what a failu
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from contextlib import closing
 from decimal import Decimal
-from typing import Any
 
-from zhtune.log import logger
-from zhtune.synthesis.teachers.joblog import JobLog
-from zhtune.synthesis.teachers.limits import Breaker, Gate, Limits, backoff
+from zhtune.log import Bar, logger
+from zhtune.synthesis.teachers.joblog import Fault, JobLog, Received
+from zhtune.synthesis.teachers.limits import Gate, Limits, backoff
 from zhtune.synthesis.teachers.prices import Price
 from zhtune.synthesis.teachers.teacher import Job, TeacherStopped, expected_tokens, reserve
-
-
-@dataclass(frozen=True)
-class Received:
-    """One answer as it came."""
-
-    text: str
-    finish: str
-    usage: dict[str, int]
-    """Empty where the server's figures are unusable; the call then costs what was reserved."""
-    response: str = ""
-    """The server's own id of the answer, to be found on its bill."""
-
-
-@dataclass
-class Fault(Exception):
-    """A failed call."""
-
-    status: str
-    """ "429", "timeout", "unreadable" …: counted by it """
-    message: str
-    reach: str = "call"
-    """What would fail again: "call" (nothing, try again), "job", "run" (every job: wrong key, no credit, no such model)"""
-    billed: bool = False
-    """The server may have charged although there is no answer."""
-    usage: dict[str, int] = field(default_factory=dict)
-    retry_after: float = 0.0
-    """Seconds in which the server wants no call at all."""
-    response: str = ""
-    """The server's id of an answer that is of no use but has usage."""
 
 
 class _Halt(Exception):
@@ -75,9 +42,8 @@ class Runner:
 
     def __init__(self, call: Call, log: JobLog, limits: Limits, price: Price, name: str):
         self._call, self._log, self._limits, self._price, self._name = call, log, limits, price, name
-        self._gate, self._breaker = Gate(limits, self._sleep), Breaker(limits.breaker)
-        self._stop, self._ended = asyncio.Event(), asyncio.Condition()
-        self._in_flight, self._reason = 0, ""
+        self._gate, self._stop, self._ended = Gate(limits, self._sleep), asyncio.Event(), asyncio.Condition()
+        self._in_flight, self._in_a_row, self._settled, self._reason = 0, 0, 0, ""
 
     async def run(self, jobs: dict[str, Job]) -> None:
         """Settle every job, or stop.
@@ -86,7 +52,7 @@ class Runner:
             TeacherStopped: a cap is reached, the breaker is open, or the server refuses every call.
         """
         queue = deque((id, job) for id, job in jobs.items() if not self._log.settled(id, self._limits.attempts))
-        with Meter(self._name, len(queue), self._log) as self._meter:
+        with closing(Bar(self._name, len(queue))) as self._bar:
             await asyncio.gather(*(self._work(queue) for _ in range(min(self._limits.concurrency, len(queue)))))
         if self._reason:
             done = sum(self._log.state(id).answer is not None for id in jobs)
@@ -99,7 +65,8 @@ class Runner:
                 id, job = queue.popleft()
                 while not self._log.settled(id, self._limits.attempts):
                     await self._attempt(id, job)
-                self._meter.step()
+                self._settled += 1
+                self._bar.update(self._settled, f"{self._name}, cost {self._log.ledger.cost:.4f}")
         except _Halt:
             return
 
@@ -141,9 +108,8 @@ class Runner:
 
     def _answered(self, id: str, attempt: int, received: Received, most: Decimal, expected: int, seconds: float) -> None:
         usage = received.usage
-        self._log.answer([{"job": id, "attempt": attempt, "text": received.text, "finish": received.finish, "usage": usage,
-                           "cost": self._price.cost(usage) if usage else most, "response": received.response, "seconds": round(seconds, 3)}])
-        self._breaker.success()
+        self._log.answer([(id, attempt, received)], self._price, seconds=round(seconds, 3))
+        self._in_a_row = 0
         if not usage:
             return
         self._gate.correct(expected, usage["prompt_tokens"] + usage["completion_tokens"])
@@ -152,14 +118,14 @@ class Runner:
                            self._price.cost(usage), most)
 
     def _failed(self, id: str, attempt: int, fault: Fault, seconds: float) -> None:
-        self._log.fail(id, attempt, fault.status, fault.message, usage=fault.usage, billed=fault.billed, final=fault.reach == "job",
-                       cost=self._price.cost(fault.usage) if fault.usage else Decimal(0), response=fault.response, seconds=seconds)
+        self._log.fail(id, attempt, fault, self._price, seconds=round(seconds, 3))
+        self._in_a_row += 1
         if fault.retry_after:
             self._gate.pause(fault.retry_after)
         if fault.reach == "run":
             self._halt(f"{self._name} refuses every call ({fault.status}: {fault.message})", down=True)
-        elif self._breaker.failure():
-            self._halt(f"{self._breaker.failures} calls in a row failed, the last with {fault.status}: {fault.message}", down=True)
+        elif self._in_a_row >= self._limits.breaker:
+            self._halt(f"{self._in_a_row} calls in a row failed, the last with {fault.status}: {fault.message}", down=True)
 
     def _halt(self, reason: str, down: bool = False) -> None:
         """Send nothing more; calls in flight are awaited, so that what they cost is known."""
@@ -177,30 +143,3 @@ class Runner:
         except TimeoutError:
             return
         raise _Halt
-
-
-class Meter(AbstractContextManager):
-    """One line on stderr with jobs, cost and time left; silent as `zhtune.log.progress` is, where that is silent."""
-
-    def __init__(self, label: str, total: int, log: JobLog):
-        self._label, self._total, self._log, self._bar = label, total, log, None
-
-    def __enter__(self) -> Meter:
-        if logger.isEnabledFor(20) and logger.handlers and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("cost {task.fields[cost]}"),
-                       TimeRemainingColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task(self._label, total=self._total, cost="0")
-        return self
-
-    def step(self) -> None:
-        """One job is settled."""
-        if self._bar is not None:
-            self._bar.update(self._task, advance=1, cost=f"{self._log.ledger.cost:.4f}")
-
-    def __exit__(self, *_: Any) -> None:
-        if self._bar is not None:
-            self._bar.stop()
