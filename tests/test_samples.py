@@ -15,7 +15,7 @@ from zhtune.stages.prefer import PreferConfig, prefer
 from zhtune.synthesis.samples import Asked, grade, questions, sampled_pairs
 from zhtune.synthesis.verify import Verifier
 
-ASKED = Asked("感冒", "用药", 0, "感冒吃什么药？", "wording")
+ASKED = Asked("感冒", "用药", "感冒吃什么药？", 0, "wording")
 RIGHT, PART, MUTE, WRONG = "感冒的药有甲药、乙药。", "可以用甲药。", "不清楚呢", "感冒的药有甲药、丙药。"
 
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from zhtune.graph.graph import Graph, Triple
 from zhtune.graph.ontology import fill
-from zhtune.synthesis.instruct import LIST_MARK, answer, question, ranked
+from zhtune.synthesis.instruct import LIST_MARK, answer, ranked
+from zhtune.synthesis.preferences import asked, pair
 from zhtune.synthesis.safety import Safety
 from zhtune.synthesis.tasks import Wordings
 
@@ -52,9 +53,8 @@ def _listed(change: Callable[[Graph, str, str, set[str], random.Random], list[st
         for (head, name), draw in ranked(keys, max(wanted, len(keys)) * _TURNS, seed):
             wrong = change(graph, head, name, unknown, draw)
             if wrong:
-                relation = graph.ontology.relations[name]
-                asked, _ = question(graph, head, relation, draw.randrange(len(relation.ask)), str(draw.random()), set())
-                yield _pair(asked, answer(graph, head, name), fill(relation.say, h=head, ts=LIST_MARK.join(wrong)), graph.facts[head, name])
+                said = fill(graph.ontology.relations[name].say, h=head, ts=LIST_MARK.join(wrong))
+                yield _pair(asked(graph, head, name, draw)[0], answer(graph, head, name), said, graph.facts[head, name])
     return make
 
 
@@ -106,19 +106,16 @@ def _count(graph: Graph, heads: set[str], unknown: set[str], wanted: int, seed: 
 def _refusal(graph: Graph, heads: set[str], unknown: set[str], wanted: int, seed: str, wordings: Wordings) -> Rows:
     """A known head refused, then an unknown one answered with tails of another: one of each in turn."""
     known = ranked([key for key in graph.facts if key[0] in heads], wanted, f"{seed}:known")
-    asked = [(h, r) for h in sorted(unknown) for r in graph.ontology.relations if graph.asks(h, r)]
-    others = ranked(asked, wanted, f"{seed}:unknown")
+    others = ranked([(h, r) for h in sorted(unknown) for r in graph.ontology.relations if graph.asks(h, r)], wanted, f"{seed}:unknown")
     if not graph.ontology.refuse:
         return
     for ((head, name), draw), ((stranger, other), invent) in zip(known, others, strict=False):
-        relation, refusal = graph.ontology.relations[name], draw.choice(graph.ontology.refuse)
-        text, _ = question(graph, head, relation, draw.randrange(len(relation.ask)), str(draw.random()), set())
-        yield _pair(text, answer(graph, head, name), fill(refusal, h=head), graph.facts[head, name])
+        refusal = fill(draw.choice(graph.ontology.refuse), h=head)
+        yield _pair(asked(graph, head, name, draw)[0], answer(graph, head, name), refusal, graph.facts[head, name])
         donors = [h for h in sorted(heads) if (h, other) in graph.facts and not set(graph.tails(h, other)) & graph.about(stranger)]
         if donors:
-            relation = graph.ontology.relations[other]
-            text, _ = question(graph, stranger, relation, invent.randrange(len(relation.ask)), str(invent.random()), set())
-            made_up = fill(relation.say, h=stranger, ts=LIST_MARK.join(graph.tails(invent.choice(donors), other)))
+            text, *_ = asked(graph, stranger, other, invent)
+            made_up = fill(graph.ontology.relations[other].say, h=stranger, ts=LIST_MARK.join(graph.tails(invent.choice(donors), other)))
             yield _pair(text, fill(invent.choice(graph.ontology.refuse), h=stranger), made_up, [])
 
 
@@ -126,17 +123,13 @@ def _missing_disclaimer(graph: Graph, heads: set[str], unknown: set[str], wanted
     safety = Safety(graph)
     said = {key: safety.required([t.id for t in fact]) for key, fact in graph.facts.items() if key[0] in heads}
     for (head, name), draw in ranked([key for key, sentences in said.items() if sentences], wanted, seed):
-        relation, right = graph.ontology.relations[name], answer(graph, head, name)
-        asked, _ = question(graph, head, relation, draw.randrange(len(relation.ask)), str(draw.random()), set())
-        instead = wordings["missing_disclaimer"]["instead"]
+        (text, *_), right, instead = asked(graph, head, name, draw), answer(graph, head, name), wordings["missing_disclaimer"]["instead"]
         sure = draw.sample(instead, min(len(instead), len(said[head, name])))       # as many sentences: their number tells nothing
-        yield _pair(asked, right + "".join(said[head, name]), right + "".join(sure), graph.facts[head, name])
+        yield _pair(text, right + "".join(said[head, name]), right + "".join(sure), graph.facts[head, name])
 
 
-def _pair(asked: str, chosen: str, rejected: str, triples: list[Triple]) -> dict[str, Any]:
-    return {"prompt": [{"role": "user", "content": asked}], "chosen": [{"role": "assistant", "content": chosen}],
-            "rejected": [{"role": "assistant", "content": rejected}],
-            "source": {"producer": "template", "triples": [t.id for t in triples]}}
+def _pair(text: str, chosen: str, rejected: str, triples: list[Triple]) -> dict[str, Any]:
+    return pair(text, chosen, rejected, producer="template", triples=[t.id for t in triples])
 
 
 FLAWS: dict[str, Callable[..., Rows]] = {

@@ -32,21 +32,29 @@ def pairs(graph: Graph, heads: list[str], wanted: int, avoid: set[str], seed: in
         if len(rows) == wanted:
             break
         swap = false_swap(graph, head, name, avoid, generator)
-        if swap is not None:
-            row = _pair(graph, head, name, swap, generator, seed)
-            rows.setdefault((row["prompt"][0]["content"], row["rejected"][0]["content"]), row)
+        if swap is None:
+            continue
+        text, index, form = asked(graph, head, name, generator)
+        tails = LIST_MARK.join(swap[1] if t == swap[0] else t for t in graph.tails(head, name))
+        rejected = fill(graph.ontology.relations[name].say, h=head, ts=tails)
+        rows.setdefault((text, rejected), pair(
+            text, answer(graph, head, name), rejected, producer="template", flaw="entity_swap", swapped=list(swap), relation=name,
+            triples=[t.id for t in graph.facts[head, name]], wording=index, form=form, seed=seed))
     return list(rows.values())
 
 
-def _pair(graph: Graph, head: str, name: str, swap: tuple[str, str], generator: random.Random, seed: int) -> dict[str, Any]:
-    relation, truth = graph.ontology.relations[name], graph.tails(head, name)
+def asked(graph: Graph, head: str, name: str, generator: random.Random) -> tuple[str, int, str]:
+    """A question about a fact, the index of its training wording, and how that was reworded."""
+    relation = graph.ontology.relations[name]
     index = generator.randrange(len(relation.ask))
-    prompt, form = question(graph, head, relation, index, str(generator.random()), set())
-    rejected = fill(relation.say, h=head, ts=LIST_MARK.join(swap[1] if t == swap[0] else t for t in truth))
-    return {"prompt": [{"role": "user", "content": prompt}], "chosen": [{"role": "assistant", "content": answer(graph, head, name)}],
-            "rejected": [{"role": "assistant", "content": rejected}],
-            "source": {"producer": "template", "flaw": "entity_swap", "swapped": list(swap), "relation": name,
-                       "triples": [t.id for t in graph.facts[head, name]], "wording": index, "form": form, "seed": seed}}
+    text, form = question(graph, head, relation, index, str(generator.random()), set())
+    return text, index, form
+
+
+def pair(text: str, chosen: str, rejected: str, **source: Any) -> dict[str, Any]:
+    """One preference pair: a question and its answers."""
+    return {"prompt": [{"role": "user", "content": text}], "chosen": [{"role": "assistant", "content": chosen}],
+            "rejected": [{"role": "assistant", "content": rejected}], "source": source}
 
 
 def false_swap(graph: Graph, head: str, name: str, avoid: set[str], generator: random.Random) -> tuple[str, str] | None:

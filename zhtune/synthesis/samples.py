@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from zhtune.graph.graph import Graph
-from zhtune.synthesis.instruct import question, ranked
+from zhtune.synthesis.instruct import ranked
+from zhtune.synthesis.preferences import asked, pair
 from zhtune.synthesis.safety import Safety
 from zhtune.synthesis.verify import CONTRADICTED, Verification, Verifier
 
@@ -26,20 +27,16 @@ class Asked:
 
     head: str
     relation: str
-    wording: int
     text: str
+    wording: int
     form: str
 
 
 def questions(graph: Graph, heads: list[str], wanted: int, seed: int) -> list[Asked]:
     """`wanted` questions in training wordings over the facts of the heads, each fact once before any comes again."""
-    taught, asked = set(heads), []
-    for (head, name), draw in ranked([key for key in graph.facts if key[0] in taught], wanted, f"{seed}:samples"):
-        relation = graph.ontology.relations[name]
-        index = draw.randrange(len(relation.ask))
-        text, form = question(graph, head, relation, index, str(draw.random()), set())
-        asked.append(Asked(head, name, index, text, form))
-    return asked
+    taught = set(heads)
+    drawn = ranked([key for key in graph.facts if key[0] in taught], wanted, f"{seed}:samples")
+    return [Asked(head, name, *asked(graph, head, name, draw)) for (head, name), draw in drawn]
 
 
 def grade(found: Verification) -> int:
@@ -51,7 +48,7 @@ def grade(found: Verification) -> int:
     return _SUPPORTED if found.missing else 3
 
 
-def sampled_pairs(graph: Graph, asked: list[Asked], answers: list[list[str]], model: str, seed: int) -> tuple[list[dict[str, Any]], Counter[str]]:
+def sampled_pairs(graph: Graph, questions: list[Asked], answers: list[list[str]], model: str, seed: int) -> tuple[list[dict[str, Any]], Counter[str]]:
     """One pair at most for each question, and why the others give none: tie, none_supported.
 
     Args:
@@ -60,7 +57,7 @@ def sampled_pairs(graph: Graph, asked: list[Asked], answers: list[list[str]], mo
         seed: of the samples, for the source.
     """
     verifier, safety, rows, dropped = Verifier(graph), Safety(graph), [], Counter()
-    for item, samples in zip(asked, answers, strict=True):
+    for item, samples in zip(questions, answers, strict=True):
         ids = [t.id for t in graph.facts[item.head, item.relation]]
         found = [verifier.verify(safety.without(ids, text), item.head, item.relation) for text in samples]
         grades = [grade(verification) for verification in found]
@@ -72,8 +69,6 @@ def sampled_pairs(graph: Graph, asked: list[Asked], answers: list[list[str]], mo
         worst = [i for i in said if grades[i] == least]
         other = min(worst, key=lambda i: abs(len(samples[i]) - len(samples[best])))     # of equals, that of most equal length
         why = sorted({claim.reason for claim in found[other].flagged}) or ["missing"]
-        rows.append({"prompt": [{"role": "user", "content": item.text}], "chosen": [{"role": "assistant", "content": samples[best]}],
-                     "rejected": [{"role": "assistant", "content": samples[other]}],
-                     "source": {"producer": "model", "model": model, "flaw": "sampled", "why": why, "grades": grades, "relation": item.relation,
-                                "triples": ids, "wording": item.wording, "form": item.form, "seed": seed}})
+        rows.append(pair(item.text, samples[best], samples[other], producer="model", model=model, flaw="sampled", why=why, grades=grades,
+                         relation=item.relation, triples=ids, wording=item.wording, form=item.form, seed=seed))
     return rows, dropped
