@@ -36,7 +36,7 @@ def read(name):
 
 
 def shapes(parsed):
-    return [(t.instruction, t.given, t.output) for t in parsed.tasks], [r.reason for r in parsed.refused]
+    return ([(t.instruction, t.given, t.output) for t in parsed if isinstance(t, Task)], [r.reason for r in parsed if isinstance(r, Refused)])
 
 
 @pytest.mark.parametrize(("reply", "finish", "tasks", "refused"), [

@@ -15,7 +15,7 @@ from zhtune.graph.graph import Graph
 from zhtune.synthesis.chinese_filters import answer_refusal
 from zhtune.synthesis.teachers.asking import Asking, Prompt
 from zhtune.synthesis.teachers.joblog import Outcome
-from zhtune.synthesis.teachers.replies import Task, parse_tasks
+from zhtune.synthesis.teachers.replies import Task, tasks_of
 from zhtune.synthesis.verify import Verification, Verifier
 
 PROMPTS = {"rewrite": ("head", "relation", "facts", "count"), "retry": ("head", "relation", "facts", "drafts", "count")}
@@ -80,11 +80,10 @@ class Rewriter:
 
     def _facts(self, rows: list[dict[str, Any]]) -> list[_Fact]:
         """The facts of the one-hop rows, in the graph's order."""
-        by_id = {triple.id: triple for triple in self._graph.triples}
         found: dict[tuple[str, str], _Fact] = {}
         for place, row in enumerate(rows):
             if row["source"]["task"] == "one_hop":
-                first = by_id[row["source"]["triples"][0]]
+                first = self._graph.by_id[row["source"]["triples"][0]]
                 found.setdefault((first.head, first.relation), _Fact(first.head, first.relation)).places.append(place)
         return [found[key] for key in self._graph.facts if key in found]
 
@@ -96,21 +95,16 @@ class Rewriter:
 
     def _judge(self, fact: _Fact, prompt: Prompt, outcome: Outcome) -> list[dict[str, Any]]:
         """Records of the drafts that are right; the others are kept for the next round."""
-        fact.rejected, made, about = [], [], {"fact": [fact.head, fact.relation], "job": outcome.job_id}
-        if not outcome.text:
-            self._refuse("no_reply", **about, error=outcome.error)
-            return []
-        parsed = parse_tasks(outcome.text, outcome.finish)
-        for refused in parsed.refused:
-            self._refuse(refused.reason, **about, text=refused.text[:200])
-        for draft in parsed.tasks:
+        fact.rejected, made, about = [], [], [fact.head, fact.relation]
+        drafts = tasks_of(outcome, self._refuse, fact=about)
+        for draft in drafts:
             wrong = ("surplus", "") if len(made) == fact.wanted else self._wrong(fact, draft)
             if wrong:
                 fact.rejected.append((draft.instruction, draft.output, wrong[1]))
-                self._refuse(wrong[0], **about, question=draft.instruction, answer=draft.output, detail=wrong[1])
+                self._refuse(wrong[0], fact=about, job=outcome.job_id, question=draft.instruction, answer=draft.output, detail=wrong[1])
                 continue
             self._questions.add(draft.instruction)
-            made.append(self._record(fact, draft, {**self._asking.provenance(prompt, outcome), "call_tasks": len(parsed.tasks)}))
+            made.append(self._record(fact, draft, {**self._asking.provenance(prompt, outcome), "call_tasks": len(drafts)}))
         return made
 
     def _wrong(self, fact: _Fact, draft: Task) -> tuple[str, str] | None:

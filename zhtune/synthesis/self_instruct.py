@@ -19,7 +19,7 @@ from zhtune.synthesis.chinese_filters import answer_refusal, instruction_refusal
 from zhtune.synthesis.novelty import NoveltyIndex
 from zhtune.synthesis.teachers.asking import Asking, Prompt
 from zhtune.synthesis.teachers.joblog import Outcome
-from zhtune.synthesis.teachers.replies import Refused, Task, parse_steps, parse_tasks, task_of
+from zhtune.synthesis.teachers.replies import Refused, Task, parse_steps, task_of, tasks_of
 from zhtune.text import fold
 
 PROMPTS = {
@@ -66,17 +66,8 @@ class Pool:
 
     def replies(self, outcomes: Iterable[Outcome], method: str) -> list[tuple[int, Outcome, list[Task]]]:
         """`(place, outcome, tasks)` of the replies that hold tasks; the others, and parts that are no tasks, are refused by name."""
-        found = []
-        for place, outcome in enumerate(outcomes):
-            if not outcome.text:
-                self.refuse("no_reply", method=method, job=outcome.job_id, error=outcome.error)
-                continue
-            parsed = parse_tasks(outcome.text, outcome.finish)
-            for refused in parsed.refused:
-                self.refuse(refused.reason, method=method, job=outcome.job_id, text=refused.text[:200])
-            if parsed.tasks:
-                found.append((place, outcome, parsed.tasks))
-        return found
+        found = [(place, outcome, tasks_of(outcome, self.refuse, method=method)) for place, outcome in enumerate(outcomes)]
+        return [reply for reply in found if reply[2]]
 
     def _turn_away(self, reason: str, task: Task, source: dict[str, Any], **more: Any) -> bool:
         self.refuse(reason, method=source["method"], job=source["job"], instruction=task.instruction[:200], output=task.output[:200], **more)

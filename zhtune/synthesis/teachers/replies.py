@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+from zhtune.synthesis.teachers.joblog import Outcome
 from zhtune.text import normalise
 
 _NAMES = {
@@ -60,15 +61,6 @@ class Refused:
     text: str
 
 
-@dataclass
-class Parsed:
-    """A reply, taken apart."""
-
-    tasks: list[Task] = field(default_factory=list)
-    refused: list[Refused] = field(default_factory=list)
-    thinking: str = ""
-
-
 def split_thinking(text: str) -> tuple[str, str]:
     """(thinking, answer) of a reasoning model's reply; the answer is empty where the thinking never ends."""
     thoughts = [match[2] or match[3] or "" for match in _THOUGHT.finditer(text)]
@@ -84,29 +76,32 @@ def part_thinking(text: str) -> tuple[str, str]:
     return split_thinking(text) if text.lstrip().startswith("<think>") else ("", text)
 
 
-def parse_tasks(reply: str, finish: str = "stop") -> Parsed:
-    """The tasks of a reply in any of the known forms.
+def tasks_of(outcome: Outcome, refuse: Callable[..., None], **about: Any) -> list[Task]:
+    """The tasks of a reply. No reply, and parts that are no tasks, are named: refuse(reason, **about, job=…, error=… or text=…)."""
+    if not outcome.text:
+        refuse("no_reply", **about, job=outcome.job_id, error=outcome.error)
+        return []
+    found = parse_tasks(outcome.text, outcome.finish)
+    for item in found:
+        if isinstance(item, Refused):
+            refuse(item.reason, **about, job=outcome.job_id, text=item.text[:200])
+    return [item for item in found if isinstance(item, Task)]
+
+
+def parse_tasks(reply: str, finish: str = "stop") -> list[Task | Refused]:
+    """The tasks of a reply in any of the known forms, and what in it is none; at least one of both.
 
     Args:
         reply: as the model gave it.
         finish: "length" where the limit cut it: the last numbered task is then refused, whole or not.
     """
     thinking, text = split_thinking(normalise(reply))
-    parsed = Parsed(thinking=thinking)
     if not text:
-        parsed.refused.append(Refused("only_thinking" if thinking else "no_answer", reply))
-        return parsed
+        return [Refused("only_thinking" if thinking else "no_answer", reply)]
     objects = _OBJECT.search(text)
     header = next((m for m in re.finditer(r"^.*$", text, re.MULTILINE) if _HEADER.fullmatch(m[0])), None)
-    if objects and (header is None or objects.start() < header.start()):
-        found = _from_json(text, finish == "length")
-    else:
-        found = _from_batch(text, finish == "length")
-    for item in found:
-        (parsed.tasks if isinstance(item, Task) else parsed.refused).append(item)
-    if not parsed.tasks and not parsed.refused:
-        parsed.refused.append(Refused("no_task", text))
-    return parsed
+    read = _from_json if objects and (header is None or objects.start() < header.start()) else _from_batch
+    return list(read(text, finish == "length")) or [Refused("no_task", text)]
 
 
 def parse_steps(reply: str, finish: str = "stop") -> tuple[str, str] | Refused:
