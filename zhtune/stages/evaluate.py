@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,14 +65,11 @@ def evaluate(config: EvaluateConfig) -> Artifact:
 
 def _write(work: Work, config: EvaluateConfig) -> None:
     questions, graph = _questions(work, config) if config.graph else ([], None)
-    engine = open_engine(work.sources["model"], template=config.template)
     figures: dict[str, Any] = {}
-    try:
+    with closing(open_engine(work.sources["model"], template=config.template)) as engine:
         if config.corpus:
             figures["bits_per_character"] = _bits(work, config, engine)
         judged = facts.ask(engine, questions, graph, Sampling(max_tokens=config.max_tokens, seed=config.seed)) if graph else []
-    finally:
-        engine.close()
     if graph:
         figures["facts"] = facts.figures(judged, graph)
         work.counted_in = work.kept = len(judged)

@@ -12,6 +12,7 @@ from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.errors import ConfigError, DataError
 from zhtune.graph.graph import Graph
+from zhtune.models.open import answering
 from zhtune.records import write_jsonl
 from zhtune.references import MODEL_KINDS
 from zhtune.synthesis.flaws import FLAWS, flawed_pairs
@@ -110,21 +111,14 @@ def _swapped(work: Work, graph: Graph, heads: list[str], avoid: set[str], config
 
 def _sampled(work: Work, graph: Graph, heads: list[str], config: PreferConfig) -> list[dict[str, Any]]:
     """Pairs of a model's samples; its answers are logged, so a killed run goes on."""
-    from zhtune.models.engine import Sampling
-    from zhtune.models.open import open_engine
     source = work.sources["model"]
     asked = questions(graph, heads, config.wanted, config.seed)
     jobs = [Job([{"role": "user", "content": item.text}], config.max_tokens, config.temperature, config.seed * config.samples + number, str(number))
             for number in range(config.samples) for item in asked]
     (work.path / "logs").mkdir(exist_ok=True)
-    engine = open_engine(source, config.workers)
-    try:
-        with JobLog(work.path / "logs" / "samples.jsonl") as log:
-            name = f"{source.path.name if source.path else source.reference}@{source.digest[:12]}"
-            teacher = LocalTeacher(name, lambda conversations, *how: engine.generate(conversations, Sampling(how[0], how[1], seed=how[2])), log)
-            texts = [part_thinking(outcome.text)[1] for outcome in teacher.ask(jobs)]
-    finally:
-        engine.close()
+    name = f"{source.path.name if source.path else source.reference}@{source.digest[:12]}"
+    with answering(source, config.workers) as generate, JobLog(work.path / "logs" / "samples.jsonl") as log:
+        texts = [part_thinking(outcome.text)[1] for outcome in LocalTeacher(name, generate, log).ask(jobs)]
     rows, dropped = sampled_pairs(graph, asked, [texts[i::len(asked)] for i in range(len(asked))], name, config.seed)
     work.dropped.update(dropped)
     grades = Counter(str(grade) for row in rows for grade in row["source"]["grades"])

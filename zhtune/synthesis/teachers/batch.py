@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -103,7 +101,8 @@ class OpenAIBatchTeacher(OpenAITeacher):
         """Create one batch; returns its digest."""
         content = b"".join(line for line, _, _ in part.values())
         digest = hashlib.sha256(content + str(len(self.log.batches)).encode()).hexdigest()   # a second try is another batch
-        path = self._request_file(digest, content)
+        path = self.log.path.with_name(f"{self.log.path.stem}.batch-{digest[:12]}.jsonl")
+        path.write_bytes(content)
         self.log.sent([(id, tokens, cost) for id, (_, tokens, cost) in part.items()], digest)
         with open(path, "rb") as file:
             uploaded = client.files.create(file=file, purpose="batch")
@@ -112,14 +111,6 @@ class OpenAIBatchTeacher(OpenAITeacher):
         self.log.batch(digest, "sent", batch.id)
         logger.info("batch %s with %d jobs is under way; this may be stopped and run again at any time", batch.id, len(part))
         return digest
-
-    def _request_file(self, digest: str, content: bytes) -> Path:
-        path = self.log.path.with_name(f"{self.log.path.stem}.batch-{digest[:12]}.jsonl")
-        with open(path, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        return path
 
     def _finish(self, client: Any, digest: str) -> None:
         """Wait for a batch and merge what it brings."""

@@ -122,7 +122,7 @@ class Ledger:
 
 
 class JobLog:
-    """Opens the log (making it where there is none), replays it, and holds a lock until `close`.
+    """Opens the log (making it where there is none), replays it, and holds a lock to the end of its `with`.
 
     Args:
         path: the log's file; its folder must exist.
@@ -154,10 +154,6 @@ class JobLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file and let others have it."""
         self._file.close()
         self._lock.release()
 

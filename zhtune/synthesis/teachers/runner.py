@@ -26,9 +26,6 @@ class _Halt(Exception):
     """Ends a worker that waits, once the run has stopped."""
 
 
-Call = Callable[[Job], Awaitable[Received]]
-
-
 class Runner:
     """One run over jobs that are not settled.
 
@@ -40,7 +37,7 @@ class Runner:
         name: the teacher's, for people.
     """
 
-    def __init__(self, call: Call, log: JobLog, limits: Limits, price: Price, name: str):
+    def __init__(self, call: Callable[[Job], Awaitable[Received]], log: JobLog, limits: Limits, price: Price, name: str):
         self._call, self._log, self._limits, self._price, self._name = call, log, limits, price, name
         self._gate, self._stop, self._ended = Gate(limits, self._sleep), asyncio.Event(), asyncio.Condition()
         self._in_flight, self._in_a_row, self._settled, self._reason = 0, 0, 0, ""
