@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -44,12 +44,11 @@ def _share(right: int, n: int, name: str) -> dict[str, Any]:
 
 
 def _tally(rows: Iterable[tuple[str, bool]]) -> dict[str, tuple[int, int]]:
-    right: Counter[str] = Counter()
-    all_: Counter[str] = Counter()
+    """(right, all) by key, in the order in which the keys come."""
+    found: dict[str, list[bool]] = defaultdict(list)
     for key, exact in rows:
-        all_[key] += 1
-        right[key] += exact
-    return {key: (right[key], all_[key]) for key in all_}
+        found[key].append(exact)
+    return {key: (sum(answers), len(answers)) for key, answers in found.items()}
 
 
 def _worst(rows: list[tuple[Question, str, Verdict]], most: int = 5) -> list[dict[str, Any]]:

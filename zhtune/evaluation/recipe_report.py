@@ -77,7 +77,7 @@ def _summary(sheet: Page, figures: dict[str, Any]) -> None:
     for label, e in figures["evaluations"].items():
         for split, row in e.get("facts", {}).items():
             if "exact" in row:
-                numbers.append((f"{label} {split}", f"{100 * row['exact']:.1f} %"))
+                numbers.append((f"{label} {split}", _percent(row["exact"])))
     sheet.figures(numbers)
 
 
@@ -102,16 +102,12 @@ def _vocabulary(sheet: Page, made: dict[str, Artifact]) -> None:
 
 
 def _training(sheet: Page, made: dict[str, Artifact]) -> None:
-    curves = {}
-    for label, a in made.items():
-        losses = orjson.loads((a.path / "report.json").read_bytes()).get("losses")
-        if losses:
-            curves[label] = losses
-    if not curves:
-        return
-    sheet.section("训练损失", "Training loss")
-    for label, losses in curves.items():
-        sheet.plot(line_plot({label: [(x, y) for x, y in losses]}, "step", "loss"), label)
+    losses = {label: orjson.loads((a.path / "report.json").read_bytes()).get("losses") for label, a in made.items()}
+    if any(losses.values()):
+        sheet.section("训练损失", "Training loss")
+    for label, points in losses.items():
+        if points:
+            sheet.plot(line_plot({label: [(x, y) for x, y in points]}, "step", "loss"), label)
 
 
 def _facts(sheet: Page, figures: dict[str, Any]) -> None:
@@ -128,20 +124,17 @@ def _facts(sheet: Page, figures: dict[str, Any]) -> None:
                "Questions use wordings never seen in training; an answer counts when its entity set is exactly right.")
     sheet.table([("评测", "evaluation"), ("问法", "split"), ("准确率", "exact"), ("95% 区间", "interval"), "n", ("多数答案", "majority"),
                  ("拒答率", "refusals")],
-                [[label, split, f"{100 * exact:.1f} %", f"{100 * low:.1f}–{100 * high:.1f}", n, _percent(most), _percent(refused)]
+                [[label, split, _percent(exact), f"{100 * low:.1f}–{100 * high:.1f}", n, _percent(most), _percent(refused)]
                  for label, split, exact, low, high, n, most, refused in rows])
     for label, e in figures["evaluations"].items():
         for split in ("near", "far"):
             row = e.get("facts", {}).get(split)
             if not row or not row["exact"]:
                 continue
-            names = list(row["by_relation"])
-            sheet.details(f"{label} · {split}", table(
-                [("关系", "relation"), ("准确率", "exact"), "n"],
-                [[n, f"{100 * row['by_relation'][n]['exact']:.1f} %", row["by_relation"][n]["n"]] for n in names]))
-            sheet.details((f"{label} · {split}：最差问法", "worst wordings"), table(
-                [("问法", "wording"), ("准确率", "exact"), "n"],
-                [[w["wording"], f"{100 * w['exact']:.1f} %", w["n"]] for w in row["worst_wordings"]]))
+            wordings = [(w["wording"], w) for w in row["worst_wordings"]]
+            for title, what, shares in ((f"{label} · {split}", ("关系", "relation"), row["by_relation"].items()),
+                                        ((f"{label} · {split}：最差问法", "worst wordings"), ("问法", "wording"), wordings)):
+                sheet.details(title, table([what, ("准确率", "exact"), "n"], [[name, _percent(r["exact"]), r["n"]] for name, r in shares]))
 
 
 def _quantized(sheet: Page, made: dict[str, Artifact]) -> None:

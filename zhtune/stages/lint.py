@@ -77,20 +77,19 @@ class Findings:
     """What was found, as report.json and the page tell it."""
 
     problems: list[dict[str, str]] = field(default_factory=list)
-    rows: dict[str, set[str]] = field(default_factory=dict)
     repaired: Counter[str] = field(default_factory=Counter)
     forms: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
 
     def note(self, where: str, problems: list[Problem]) -> None:
         for problem in problems:
-            self.rows.setdefault(problem.name, set()).add(where)
             self.problems.append({"row": where, "field": problem.field, "problem": problem.name, "detail": _writable(problem.detail)})
 
     def table(self, dropped: Counter[str]) -> dict[str, dict[str, Any]]:
         """By name, in the order of CURES: how often it was found, in how many rows, and what became of them."""
         found = Counter(problem["problem"] for problem in self.problems)
-        return {name: {"cure": CURES[name].cure, "found": found[name], "rows": len(self.rows[name]), "repaired": self.repaired[name],
+        rows = Counter(name for name, _ in {(problem["problem"], problem["row"]) for problem in self.problems})
+        return {name: {"cure": CURES[name].cure, "found": found[name], "rows": rows[name], "repaired": self.repaired[name],
                        "dropped": dropped[name]} for name in CURES if found[name]}
 
 

@@ -56,18 +56,18 @@ _PLACEHOLDER = re.compile(r"^\W*(?:(?:此处|这里)?(?:插入|填写|粘贴|输
 _LOOP = re.compile(r"(.{2,40}?)\1{5,}", re.DOTALL)
 
 
-def instruction_refusal(instruction: str, given: str = "", least: int = 4, most: int = 200) -> str | None:
+def instruction_refusal(instruction: str, given: str = "", most: int = 200) -> str | None:
     """Why an instruction with its input is no task for a Chinese text model; None if it is one.
 
     Args:
         instruction: normalised.
         given: its input, may be empty.
-        least, most: characters of the instruction without blanks; with an input two are enough (翻译).
+        most: characters of the instruction without blanks. Four are needed; with an input two are enough (翻译).
     """
     visible = "".join(instruction.split())
     if not visible:
         return "no_instruction"
-    if len(visible) < (2 if given.strip() else least):
+    if len(visible) < (2 if given.strip() else 4):
         return "instruction_short"
     if len(visible) > most:
         return "instruction_long"

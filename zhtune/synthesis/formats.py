@@ -15,7 +15,7 @@ from itertools import takewhile
 from typing import Any
 
 from zhtune.corpus.tabular import Refusal, Row
-from zhtune.synthesis.messages import Odd, Talk, listed, read_messages, read_tools, text_of
+from zhtune.synthesis.messages import ROLES, Odd, Talk, listed, read_messages, read_tools, text_of
 
 MESSAGES = ("messages", "conversations", "conversation")
 # Question and answer by the names that data sets give them; the first pair that a row has is taken.
@@ -30,7 +30,6 @@ _SYSTEM = ("system", "system_prompt")
 # A speaker's name in front of a turn, where a whole dialogue is one string: BELLE, HuaTuo, Guanaco, OpenAssistant-Guanaco, HH.
 _SPEAKER = re.compile(r"(?:^|\n)[ \t]*(?:###[ ]?)?(Human|Assistant|User|System)[ ]?[:：][ ]?|<(user|bot|human|assistant)>[ ]?[:：][ ]?"
                       r"|###[ ](Human|Assistant)[:：][ ]?")
-_ROLES = {"human": "user", "user": "user", "assistant": "assistant", "bot": "assistant", "system": "system"}
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ def _dialogue(text: str, place: str) -> Talk | None:
         return None
     talk = Talk()
     for mark, following in zip(marks, [*marks[1:], None]):
-        role = _ROLES[(mark[1] or mark[2] or mark[3]).lower()]
+        role = ROLES[(mark[1] or mark[2] or mark[3]).lower()]
         talk += Talk.of(role, text[mark.end():following.start() if following else len(text)].strip(), place)
     return talk
 

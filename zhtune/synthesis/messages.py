@@ -12,9 +12,9 @@ from typing import Any
 
 from zhtune.corpus.tabular import parse
 
-_ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user", "prompter": "user", "assistant": "assistant",
-          "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant", "function_call": "assistant",
-          "tool_call": "assistant", "observation": "tool", "tool": "tool", "function": "tool", "tool_response": "tool"}
+ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user", "prompter": "user", "assistant": "assistant",
+         "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant", "function_call": "assistant",
+         "tool_call": "assistant", "observation": "tool", "tool": "tool", "function": "tool", "tool_response": "tool"}
 _CALLS = ("function_call", "tool_call")
 _KEPT = ("name", "tool_call_id")
 
@@ -96,9 +96,9 @@ def read_messages(value: Any, key: str) -> Talk:
 
 def _message(message: dict[str, Any], place: str) -> Talk:
     speaker = message.get("role", message.get("from"))
-    role = _ROLES.get(str(speaker).strip().lower())
+    role = ROLES.get(str(speaker).strip().lower())
     if role is None:
-        raise Odd("unknown_role", place, f"the speaker is {speaker!r}; known are {', '.join(_ROLES)}")
+        raise Odd("unknown_role", place, f"the speaker is {speaker!r}; known are {', '.join(ROLES)}")
     key = next((name for name in ("content", "value", "text") if name in message), "content")
     content = _content(message.get(key), f"{place}.{key}")
     made: dict[str, Any] = {"role": role, "content": content}

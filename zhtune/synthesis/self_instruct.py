@@ -42,9 +42,8 @@ class Pool:
     index: NoveltyIndex
     refuse: Callable[..., None]
     """Called as `refuse(reason, **what)`"""
-    least: int = 4
-    """Characters of an instruction"""
     most: int = 200
+    """Characters of an instruction"""
     records: list[dict[str, Any]] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
 
@@ -53,7 +52,7 @@ class Pool:
 
     def offer(self, task: Task, **source: Any) -> bool:
         """Accept a task that passes every filter and is novel; else name the reason."""
-        reason = instruction_refusal(task.instruction, task.given, self.least, self.most) or answer_refusal(task.output, task.instruction, task.given)
+        reason = instruction_refusal(task.instruction, task.given, self.most) or answer_refusal(task.output, task.instruction, task.given)
         if reason:
             return self._turn_away(reason, task, source)
         twin = self.index.admit(task.instruction)
