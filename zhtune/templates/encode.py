@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from zhtune.errors import ConfigError, DataError
-from zhtune.templates.render import CLOSE, CUT, MARK, OPEN, TARGET, Conversation, Template, named_template, template_of
+from zhtune.templates.render import CLOSE, CUT, MARK, OPEN, TARGET, Conversation, Template, named_template, read_json, template_of
 from zhtune.tokenizers.glm import exact_ids
 
 __all__ = ["ChatEncoder", "Sample", "named_template"]
@@ -105,10 +105,9 @@ class ChatEncoder:
         if not self.template_text:
             raise ConfigError(f"{folder} has no chat template; name one with --template, such as --template {usual}")
         self._template = Template(self.template_text, _token_names(folder))
-        conversation, rendered = self._rendered([_ASK, _TELL])
+        _, rendered, answers = self._rendered([_ASK, _TELL])
         if name and (absent := [t for t in _TOKEN.findall(rendered) if t not in self._added]):
             raise ConfigError(f"--template {name} needs the token {absent[0]}, which the tokenizer of {folder} has not; choose another one")
-        answers = self._answers(conversation, rendered)
         if not answers:
             raise ConfigError("the chat template does not end an assistant's turn with a special token of the tokenizer; "
                               "choose another one with --template")
@@ -130,15 +129,14 @@ class ChatEncoder:
         Raises:
             DataError: the template cannot express the conversation.
         """
-        conversation, rendered = self._rendered(messages)
-        answers = self._answers(conversation, rendered)
+        conversation, rendered, answers = self._rendered(messages)
         trained = {i for i in answers if messages[i].get("train", True) and not (self.last_only and i < max(answers))}
         return self._encode(conversation, self._marked(rendered, answers, trained))
 
     def prompt(self, messages: list[dict[str, Any]]) -> list[int]:
         """Ids of a conversation that the model is to answer: the beginning of the same sample, up to the answer."""
-        conversation, rendered = self._rendered(messages, answering=True)
-        return self._encode(conversation, self._marked(rendered, self._answers(conversation, rendered), set())).ids
+        conversation, rendered, answers = self._rendered(messages, answering=True)
+        return self._encode(conversation, self._marked(rendered, answers, set())).ids
 
     def text_ids(self, text: str) -> list[int]:
         """Ids of plain text; strings that look like special tokens stay text."""
@@ -190,13 +188,14 @@ class ChatEncoder:
         """Ids below `rows` that no token has: the padded rows of a model, and gaps before them."""
         return [i for i in range(rows) if i not in self._ids]
 
-    def _rendered(self, messages: list[dict[str, Any]], answering: bool = False) -> tuple[Conversation, str]:
+    def _rendered(self, messages: list[dict[str, Any]], answering: bool = False) -> tuple[Conversation, str, dict[int, tuple[int, int]]]:
+        """The conversation with placeholders, its rendered text, and where the answers stand in that."""
         if self._template is None:
             raise ConfigError("the model has no chat template; name one with --template")
         conversation = Conversation(messages, self._ends)
         rendered = self._template.render(conversation, answering)
         conversation.require_whole(rendered)
-        return conversation, rendered
+        return conversation, rendered, self._answers(conversation, rendered)
 
     def _answers(self, conversation: Conversation, rendered: str) -> dict[int, tuple[int, int]]:
         """Where the answers stand in the rendered text, from the end of their prompt to behind the token that ends them."""
@@ -221,17 +220,17 @@ class ChatEncoder:
         return found
 
     def _only_last_is_whole(self) -> bool:
-        conversation, rendered = self._rendered([_ASK, _TELL] * 2)
-        bodies = [self._ends.sub("", MARK.sub("", rendered[start:end])) for start, end in self._answers(conversation, rendered).values()]
+        _, rendered, answers = self._rendered([_ASK, _TELL] * 2)
+        bodies = [self._ends.sub("", MARK.sub("", rendered[start:end])) for start, end in answers.values()]
         return len(bodies) < 2 or bodies[0] != bodies[1]
 
     def _turn_ends(self, messages: list[dict[str, Any]]) -> list[int]:
         """Tokens that end the answers of a conversation; none where the template refuses it."""
         try:
-            conversation, rendered = self._rendered(messages)
+            _, rendered, answers = self._rendered(messages)
         except DataError:
             return []
-        return [self._added[self._ends.findall(rendered[start:end])[-1]] for start, end in self._answers(conversation, rendered).values()]
+        return [self._added[self._ends.findall(rendered[start:end])[-1]] for start, end in answers.values()]
 
     def _marked(self, rendered: str, answers: dict[int, tuple[int, int]], trained: set[int]) -> str:
         """The rendered text, divided at the answers, with marks around what is trained."""
@@ -284,15 +283,11 @@ def _byte_tokens(definition: dict[str, Any]) -> dict[int, int]:
     return {i: int(piece[3:5], 16) for piece, i in tokens if re.fullmatch("<0x[0-9A-F]{2}>", piece)}
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8")) if path.exists() else {}
-
-
 def _stop_ids(folder: Path, tokenizer: Any) -> list[int]:
     """Stop tokens that the model's own files name: generation_config.json, config.json and, last, the tokenizer's eos_token."""
     stops: list[int] = []
     for name in ("generation_config.json", "config.json"):
-        value = _json(folder / name).get("eos_token_id")
+        value = read_json(folder / name).get("eos_token_id")
         stops += value if isinstance(value, list) else [value] if isinstance(value, int) else []
     eos = tokenizer.token_to_id(_token_names(folder).get("eos_token", ""))
     return stops if eos is None else [*stops, eos]
@@ -300,6 +295,6 @@ def _stop_ids(folder: Path, tokenizer: Any) -> list[int]:
 
 def _token_names(folder: Path) -> dict[str, str]:
     """bos_token, eos_token … as a Jinja template may use them."""
-    config = {**_json(folder / "special_tokens_map.json"), **_json(folder / "tokenizer_config.json")}
+    config = {**read_json(folder / "special_tokens_map.json"), **read_json(folder / "tokenizer_config.json")}
     values = {k: config[k] for k in ("bos_token", "eos_token", "unk_token", "pad_token") if config.get(k)}
     return {k: v["content"] if isinstance(v, dict) else v for k, v in values.items()}

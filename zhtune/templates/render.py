@@ -159,6 +159,10 @@ def template_of(folder: Path) -> str:
     """The chat template that travels with a model; empty if it has none."""
     if (folder / "chat_template.jinja").exists():
         return (folder / "chat_template.jinja").read_text("utf-8")
-    file = folder / "tokenizer_config.json"
-    template = json.loads(file.read_text("utf-8")).get("chat_template") if file.exists() else None
+    template = read_json(folder / "tokenizer_config.json").get("chat_template")
     return template if isinstance(template, str) else ""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file of a model's folder; empty if there is none."""
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
