@@ -23,7 +23,7 @@ from zhtune.stages.clean import CleanConfig, check_preset
 from zhtune.stages.clean import write as write_clean
 from zhtune.synthesis.formats import Item, read_pairs, read_record
 from zhtune.synthesis.leaks import Duplicates, NearDuplicates, benchmark_items, benchmark_problems
-from zhtune.synthesis.linting.checks import check_pair, check_record, mend_pair, mend_record
+from zhtune.synthesis.linting.checks import check_pair, check_record, field_names, mend_pair, mend_record
 from zhtune.synthesis.linting.names import CURES, Problem
 from zhtune.synthesis.linting.page import terminal, write_page
 from zhtune.synthesis.rows import read_rows
@@ -214,10 +214,7 @@ def _halves(value: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str,
 def _against(value: dict[str, Any], item: Item, tests: Benchmark) -> Iterator[Problem]:
     for key in ("messages", "prompt", "chosen"):
         if key in value:
-            names = item.fields[key]
-            if len(names) != len(value[key]):               # joined or cut by a repair
-                names = [f"{key}[{i}]" for i in range(len(value[key]))]
-            yield from benchmark_problems(tests, value[key], names)
+            yield from benchmark_problems(tests, value[key], field_names(key, value[key], item.fields))
 
 
 def _unwritable(value: dict[str, Any]) -> list[Problem]:

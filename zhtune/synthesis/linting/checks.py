@@ -19,7 +19,7 @@ _ACCIDENTS = ("half_character", "replacement_character", "cut_character", "priva
 def check_record(value: Value, fields: Fields, own_names: list[str]) -> list[Problem]:
     """The problems of a record, by the names of the user's fields where they are given."""
     messages = value["messages"]
-    names = _names("messages", messages, fields)
+    names = field_names("messages", messages, fields)
     return [*shape_problems(messages, names), *talk_problems(messages, names, own_names),
             *tool_problems(messages, names, value.get("tools", []))]
 
@@ -27,7 +27,7 @@ def check_record(value: Value, fields: Fields, own_names: list[str]) -> list[Pro
 def check_pair(value: Value, fields: Fields, own_names: list[str]) -> list[Problem]:
     """The problems of a preference pair: its prompt and chosen answer as a record, its rejected answer by itself."""
     prompt, chosen, rejected = value["prompt"], value["chosen"], value["rejected"]
-    asked, good, bad = (_names(key, value[key], fields) for key in ("prompt", "chosen", "rejected"))
+    asked, good, bad = (field_names(key, value[key], fields) for key in ("prompt", "chosen", "rejected"))
     whole, names = [*prompt, *chosen], [*asked, *good]
     return [*_pair_shape(value, asked, good, bad), *talk_problems(whole, names, own_names),
             *tool_problems(whole, names, value.get("tools", [])),
@@ -61,6 +61,7 @@ def mend_pair(value: Value, problems: list[Problem]) -> Value:
             "rejected": repair(value["rejected"], names & set(_ACCIDENTS), whole=False)}
 
 
-def _names(key: str, messages: list[Value], fields: Fields) -> list[str]:
+def field_names(key: str, messages: list[Value], fields: Fields) -> list[str]:
+    """The user's fields that messages came from; others where they are not known, or a repair has joined or cut the messages."""
     given = fields.get(key, [])
     return given if len(given) == len(messages) else [f"{key}[{i}]" for i in range(len(messages))]

@@ -88,7 +88,8 @@ class OpenAITeacher:
 
     def __init__(self, endpoint: Endpoint, log: JobLog, limits: Limits | None = None, price: Price = FREE):
         self.name, self.endpoint, self.log, self.limits, self.price = endpoint.model, endpoint, log, limits or Limits(), price
-        check_cap(self.limits, price)
+        if self.limits.max_cost and not (price.input or price.output):
+            raise ConfigError("--limits.max_cost needs a price of the model; give a price table, or use --limits.max_tokens")
         self.limit_field = NEW_LIMIT if any(NEW_LIMIT in state.error for state in log.jobs.values()) else _LIMIT
         """Name of the field with the most tokens of a reply; a server that wants the newer one says so once"""
         endpoint.credentials()
@@ -132,12 +133,6 @@ def require_client() -> None:
     """Check that the openai client is installed, and keep its transport from logging each request with its address."""
     require("openai", "teacher")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
-
-
-def check_cap(limits: Limits, price: Price) -> None:
-    """Raise ConfigError for a cap on the cost that no price can bring near."""
-    if limits.max_cost and not (price.input or price.output):
-        raise ConfigError("--limits.max_cost needs a price of the model; give a price table, or use --limits.max_tokens")
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
