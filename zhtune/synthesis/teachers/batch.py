@@ -53,7 +53,7 @@ class OpenAIBatchTeacher(OpenAITeacher):
         self.price, self._sleep = price.batched(), sleep
 
     def _settle(self, jobs: dict[str, Job]) -> None:
-        """The same; waits until every batch is over."""
+        """Send batches until each job is answered or given up; waits until every batch is over."""
         import openai
         try:
             with openai.OpenAI(**self.endpoint.credentials(), max_retries=_READ_RETRIES, timeout=self.limits.timeout) as client:
