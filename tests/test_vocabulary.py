@@ -230,8 +230,8 @@ def test_extending_an_extended_tokenizer():
 
 def test_other_tokenizers_are_refused():
     sentencepiece = base()
-    sentencepiece["model"]["byte_fallback"] = True
-    with pytest.raises(ConfigError, match="of the SentencePiece family, not byte-level BPE"):
+    sentencepiece |= {"pre_tokenizer": {"type": "Metaspace"}, "decoder": {"type": "Sequence", "decoders": [{"type": "Metaspace"}]}}
+    with pytest.raises(ConfigError, match="'BPE' without byte level; extend reads byte-level BPE .*, SentencePiece BPE"):
         extend_bytelevel(sentencepiece, atoms("医"))
     wordpiece = base()
     wordpiece["model"]["type"] = "WordPiece"

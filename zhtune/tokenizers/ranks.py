@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from zhtune.errors import ConfigError, DataError
-from zhtune.vocabulary.symbols import to_bytes
+from zhtune.vocabulary.symbols import spelt
 
 _START = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 _END = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _LINE = re.compile(rb"[A-Za-z0-9+/]+=* [0-9]+\r?\n?")
 _NONE = float("inf")
-# Byte -> its byte-level character; those lie below U+0144.
-_SYMBOLS = {data[0]: code for code in range(0x21, 0x144) if (data := to_bytes(chr(code)))}
 
 
 @dataclass(frozen=True)
@@ -136,8 +134,8 @@ def build_definition(ranks: list[bytes], kind: RankKind) -> dict[str, Any]:
             "post_processor": level, "decoder": level,
             "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
                       "fuse_unk": False, "byte_fallback": False, "ignore_merges": bool(unreached),
-                      "vocab": {_symbols(token): rank for rank, token in enumerate(ranks)},
-                      "merges": [[_symbols(left), _symbols(right)] for left, right in merges]}}
+                      "vocab": {spelt(token): rank for rank, token in enumerate(ranks)},
+                      "merges": [[spelt(left), spelt(right)] for left, right in merges]}}
 
 
 def rank_merges(ranks: list[bytes]) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
@@ -171,8 +169,3 @@ def _two_parts(token: bytes, rank_of: dict[bytes, int]) -> tuple[bytes, bytes] |
         if at < len(joins):
             joins[at] = rank_of.get(parts[at] + parts[at + 1], _NONE)
     return parts[0], parts[1]
-
-
-def _symbols(token: bytes) -> str:
-    """Bytes as byte-level characters."""
-    return token.decode("latin-1").translate(_SYMBOLS)

@@ -18,7 +18,7 @@ from zhtune.errors import ConfigError
 from zhtune.tokenizers.load import BaseTokenizer
 from zhtune.tokenizers.spm import CONTROL, NORMAL, SentencePieceModel, SpPiece, append_pieces
 from zhtune.tokenizers.spm_definition import spm_definition
-from zhtune.vocabulary.extension import Bpe, Extension, NewToken, append_words, merge_parts
+from zhtune.vocabulary.extension import Bpe, Extension, NewToken, append_words, merge_parts, one_token_share
 from zhtune.vocabulary.pieces import WORDS, Piece
 
 _NEVER = -1e8                                               # scores so low are LLaMA's runs of spaces, never merged early
@@ -62,9 +62,7 @@ def extend_spbpe(base: BaseTokenizer, pieces: list[Piece], size: int = 0) -> tup
     vocabulary |= {token["content"]: token["id"] for token in base.definition.get("added_tokens", [])}
     first = max(vocabulary.values()) + 1
     bpe = ScoredBpe(base.model) if base.model else _JsonBpe(base.definition)
-    counts = {p.text: p.count for p in pieces if p.kind == "atom"}
-    known = sum(count for text, count in counts.items() if text in vocabulary)
-    extension = Extension("sentencepiece", first, known / sum(counts.values()) if sum(counts.values()) else 1.0)
+    extension = Extension("sentencepiece", first, one_token_share(pieces, vocabulary.__contains__))
 
     def register(token: str, kind: str) -> None:
         extension.tokens.append(NewToken(first + len(extension.tokens), token, kind, token))

@@ -175,14 +175,8 @@ def cut_runs(runs: Counter[str], atoms: set[str]) -> Counter[str]:
     """The runs cut at characters that are no atoms: no word holds such a character."""
     cut: Counter[str] = Counter()
     for run, count in runs.items():
-        start = 0
-        for i, char in enumerate(run):
-            if char not in atoms:
-                if i > start:
-                    cut[run[start:i]] += count
-                start = i + 1
-        if start < len(run):
-            cut[run[start:]] += count
+        for part in "".join([char if char in atoms else " " for char in run]).split():
+            cut[part] += count
     return cut
 
 
