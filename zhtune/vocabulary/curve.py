@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from itertools import pairwise
+from statistics import median_high
 
 from zhtune.vocabulary.pieces import WORDS, Piece
-from zhtune.vocabulary.train import cut_runs, word_model
+from zhtune.vocabulary.train import between, cut_runs, word_model
 
 _USES, _WINDOW = 50, 200                                    # the median use of 200 words in a row, below which they learn little
 _POINTS = 8                                                 # of the curve, between atoms only and the whole vocabulary
@@ -56,8 +56,7 @@ def suggest(points: list[list[float]], pieces: list[Piece]) -> Suggestion:
     """
     atoms = sum(p.kind not in WORDS for p in pieces)
     words = [p.count for p in pieces if p.kind in WORDS]
-    used = next((atoms + i for i in range(0, len(words), _WINDOW) if sorted(words[i:i + _WINDOW])[len(words[i:i + _WINDOW]) // 2] < _USES),
-                len(pieces))
+    used = next((atoms + i for i in range(0, len(words), _WINDOW) if median_high(words[i:i + _WINDOW]) < _USES), len(pieces))
     return Suggestion(_size_at(points, .01, used), _size_at(points, .02, used), used)
 
 
@@ -65,15 +64,7 @@ def _size_at(points: list[list[float]], saving: float, limit: int) -> int | None
     """The first point of the curve, in steps of 500, after which 1,000 pieces save less than `saving`, at most `limit`."""
     last = int(points[-1][0])
     for size in range(int(points[1][0]) // 500 * 500 + 500, last - 1000 + 1, 500):
-        here = _between(points, size)
-        if (here - _between(points, size + 1000)) / here < saving:
+        here = between(points, size)
+        if (here - between(points, size + 1000)) / here < saving:
             return min(size, limit)
     return limit if limit < last else None
-
-
-def _between(points: list[list[float]], size: float) -> float:
-    """Tokens per character at a size, on the straight line between two points of the curve."""
-    for (low, at_low), (high, at_high) in pairwise(points):
-        if low <= size <= high:
-            return at_low + (at_high - at_low) * (size - low) / (high - low or 1)
-    return points[-1][1]

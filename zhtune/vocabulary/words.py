@@ -7,7 +7,7 @@ All of them become merges of two pieces each. A word without two parts gets the 
 from __future__ import annotations
 
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,13 +29,8 @@ class Merged:
 
     merges: list[tuple[str, str]] = field(default_factory=list)
     """(left, right) in order; parts that had to be made stand before the word"""
-    made: int = 0
-    """Parts that had to be made"""
-    refused: dict[str, list[str]] = field(default_factory=dict)
+    refused: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Words that were left out, by reason"""
-
-    def refuse(self, word: str, reason: str) -> None:
-        self.refused.setdefault(reason, []).append(word)
 
 
 def read_vocabulary_words(path: Path) -> list[str]:
@@ -85,18 +80,17 @@ def merge_words(words: Iterable[str], atoms: set[str], merges: list[tuple[str, s
     bpe, merged = Bpe(merges), Merged()
     for word in words:
         if len(word) < 2 or not all(map(is_han, word)):
-            merged.refuse(word, "one_character" if len(word) < 2 else "not_han")
+            merged.refused["one_character" if len(word) < 2 else "not_han"].append(word)
             continue
         if not atoms.issuperset(word):
-            merged.refuse(word, "rare_character")
+            merged.refused["rare_character"].append(word)
             continue
         parts = bpe.segment(word)
         if len(parts) == 1:
-            merged.refuse(word, "known")
+            merged.refused["known"].append(word)
         elif len(merged.merges) + len(parts) - 1 > limit:
-            merged.refuse(word, "over_size")
+            merged.refused["over_size"].append(word)
         else:
-            merged.made += len(parts) - 2
             while len(parts) > 1:
                 pair = (parts[0], parts[1])
                 bpe.append(pair)
