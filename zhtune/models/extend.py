@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zhtune.errors import ConfigError, ZhtuneError, require
+from zhtune.errors import ConfigError, require
 from zhtune.vocabulary.gates import Gate
 
 INITS = ("subtoken-mean", "weighted-mean", "mean", "random")
@@ -58,7 +58,6 @@ def extend_rows(model: Any, base_definition: dict[str, Any], new_definition: dic
 
     Raises:
         ConfigError: the base has fewer rows than its tokenizer has ids, its tokenizer cannot spell a new token, or no such init.
-        ZhtuneError: a new row is not finite.
     """
     torch = require("torch", "train")
     if init not in INITS:
@@ -74,11 +73,9 @@ def extend_rows(model: Any, base_definition: dict[str, Any], new_definition: dic
     with torch.no_grad():
         for weight in _matrices(model):
             weight[new_ids.start:new_ids.stop] = new_rows(weight[:new_ids.start], spelling, init, generator).to(weight)
-    new = model.get_input_embeddings().weight[new_ids.start:new_ids.stop]
-    if not torch.isfinite(new).all():
-        raise ZhtuneError("a new embedding row is not finite: the base's weights hold infinities or are no numbers")
-    return {"rows": model.get_input_embeddings().weight.shape[0], "new_rows": len(new_ids),
-            "equal_rows": len(new_ids) - len(torch.unique(new, dim=0))}
+    embedding = model.get_input_embeddings().weight
+    return {"rows": embedding.shape[0], "new_rows": len(new_ids),
+            "equal_rows": len(new_ids) - len(torch.unique(embedding[new_ids.start:new_ids.stop], dim=0))}
 
 
 def spell(base_definition: dict[str, Any], new_definition: dict[str, Any], new_ids: range) -> list[list[int]]:
@@ -162,7 +159,8 @@ def check_rows(model: Any, before: BaseRows, base_definition: dict[str, Any], ne
         for name, weight in zip(("", "output_"), [w for w in _matrices(model) if w.dim() == 2]):
             numbers |= {name + key: value for key, value in _norms(weight, new_ids).items()}
     numbers |= {"not_finite": unfit, "equal_rows": equal, "base_matrices_changed": changed}
-    wrong = [f"{changed} matrices of the base's rows have changed"] * bool(changed) + [f"{unfit} new weights are not finite"] * bool(unfit)
+    wrong = [f"{changed} matrices of the base's rows have changed"] * bool(changed)
+    wrong += [f"{unfit} new weights are not finite: the base's hold infinities or are no numbers"] * bool(unfit)
     return Gate("rows", not wrong and (not equal or init == "mean"), numbers, [*wrong, *examples][:_EXAMPLES])
 
 
