@@ -7,6 +7,7 @@ All of them become merges of two pieces each. A word without two parts gets the 
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from zhtune.vocabulary.extension import Bpe
 from zhtune.vocabulary.pieces import WORDS, read_pieces
 
 _LONGEST_SENTENCE = 1 << 20                                 # bytes; SentencePiece leaves out longer ones without saying so
-_TERM_COLUMNS = "\t,，"
+_COLUMNS = re.compile("[\t,，]")
 
 
 @dataclass
@@ -58,10 +59,7 @@ def read_terms(path: Path) -> list[str]:
     """
     terms: dict[str, None] = {}
     for line in _lines(path):
-        term = normalise(line).strip()
-        for separator in _TERM_COLUMNS:
-            term = term.split(separator)[0].strip()
-        if term:
+        if term := _COLUMNS.split(normalise(line).strip())[0].strip():
             terms[term] = None
     if not terms:
         raise DataError("holds no term; expected one a line", path)
