@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from zhtune.errors import ConfigError, require
+from zhtune.tokenizers.load import ids_of
 from zhtune.vocabulary.gates import Gate
 
 INITS = ("subtoken-mean", "weighted-mean", "mean", "random")
@@ -279,4 +280,4 @@ def _norms(weight: Any, new_ids: range) -> dict[str, float]:
 
 
 def _highest(definition: dict[str, Any]) -> int:
-    return max(*definition["model"]["vocab"].values(), *(t["id"] for t in definition.get("added_tokens", [])))
+    return max(ids_of(definition).values())

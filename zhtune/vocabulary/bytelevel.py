@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from zhtune.errors import ConfigError
+from zhtune.tokenizers.load import ids_of
 from zhtune.vocabulary.extension import Bpe, Extension, NewToken, append_words, one_token_share
 from zhtune.vocabulary.pieces import WORDS, Piece
 from zhtune.vocabulary.symbols import is_private, is_text, mixes_han, to_bytes, to_symbols
@@ -68,9 +69,8 @@ class _Builder:
 
     def __init__(self, definition: dict[str, Any], base: Bpe, share: float, demote: bool):
         self._old, self._base = definition, base
-        self._vocabulary: dict[str, int] = {**definition["model"]["vocab"]}
         # Added tokens must stand in model.vocab too, or all their ids shift when the file is loaded.
-        self._vocabulary |= {token["content"]: token["id"] for token in definition.get("added_tokens", [])}
+        self._vocabulary = ids_of(definition)
         self.extension = Extension("bytelevel", max(self._vocabulary.values()) + 1, share, demote)
         self._front: dict[tuple[str, str], None] = {}
         self._demoted: list[tuple[str, str]] = []
