@@ -67,7 +67,7 @@ class LlamaCppEngine:
         self._cuts = self.encoder is not None and self.encoder.leads    # llama.cpp would look for stop strings in what is no content, too
         if self.encoder is not None:
             self._bias = [[i, False] for i in self.encoder.unused(meta["n_vocab"])]   # padded rows are no tokens
-            self._lead = _lead(self.encoder)
+            self._lead = " " if self.encoder.spaced else ""     # what llama.cpp leaves before an answer and tokenizer.json's decoder takes away
 
     def generate(self, conversations: list[Conversation], sampling: Sampling) -> list[Reply]:
         """Answer many conversations; the answers come in the order of the conversations.
@@ -210,11 +210,6 @@ def _calm(threads: int) -> int:
         return 1
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     return threads
-
-
-def _lead(encoder: ChatEncoder) -> str:
-    """What llama.cpp leaves before an answer and tokenizer.json's decoder takes away: SentencePiece's first space."""
-    return " " if encoder.decode(encoder.text_ids("a") * 2) == "a a" else ""
 
 
 def _text(choice: dict[str, Any]) -> str:

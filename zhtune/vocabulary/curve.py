@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from statistics import median_high
 
 from zhtune.vocabulary.pieces import WORDS, Piece
@@ -35,29 +34,21 @@ def curve(runs: Counter[str], pieces: list[Piece]) -> list[list[float]]:
     return points
 
 
-@dataclass(frozen=True)
-class Suggestion:
-    """A size for a vocabulary, and why."""
-
-    general: int | None
-    """Pieces from which the next 1,000 save less than 1 % of the tokens; None: more than were trained"""
-    small: int | None
-    """The same with 2 %, for small models and LoRA"""
-    used: int
-    """Pieces up to which words are used at least 50 times in the training text"""
-
-
-def suggest(points: list[list[float]], pieces: list[Piece]) -> Suggestion:
-    """A size by the saving of the next 1,000 pieces, never beyond words that the text hardly uses.
+def suggest(points: list[list[float]], pieces: list[Piece]) -> dict[str, int | None]:
+    """A size for a vocabulary, never beyond words that the text hardly uses.
 
     Args:
         points: of `curve`.
         pieces: the vocabulary.
+
+    Returns:
+        "general": pieces from which the next 1,000 save less than 1 % of the tokens, None: more than were trained; "small": the
+        same with 2 %, for small models and LoRA; "used": pieces up to which words are used at least 50 times in the training text.
     """
     atoms = sum(p.kind not in WORDS for p in pieces)
     words = [p.count for p in pieces if p.kind in WORDS]
     used = next((atoms + i for i in range(0, len(words), _WINDOW) if median_high(words[i:i + _WINDOW]) < _USES), len(pieces))
-    return Suggestion(_size_at(points, .01, used), _size_at(points, .02, used), used)
+    return {"general": _size_at(points, .01, used), "small": _size_at(points, .02, used), "used": used}
 
 
 def _size_at(points: list[list[float]], saving: float, limit: int) -> int | None:
