@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from zhtune import references
-from zhtune.errors import ConfigError, ZhtuneError
+from zhtune.errors import ConfigError
 from zhtune.models.engine import Sampling
 from zhtune.models.open import open_engine
 from zhtune.models.shapes import write_byte_tokenizer
 from zhtune.records import write_jsonl
 from zhtune.templates.encode import ChatEncoder
 from zhtune.vocabulary.bytelevel import extend_bytelevel
+from zhtune.vocabulary.gates import GateFailed, require_passed
 from zhtune.vocabulary.pieces import Piece
 from zhtune.vocabulary.symbols import to_symbols
 
@@ -217,8 +218,10 @@ def test_equal_rows_are_no_fault_of_the_plain_mean():
     assert not check_rows(model, before, *letters("ab", "cd")).passed
     model = small_model()
     model.get_input_embeddings().weight.data[1] = torch.inf
-    with pytest.raises(ZhtuneError, match="a new embedding row is not finite"):
-        extend_rows(model, *letters("ab"))
+    before = base_rows(model, range(4, 5))
+    extend_rows(model, *letters("ab"))
+    with pytest.raises(GateFailed, match="8 new weights are not finite: the base's hold infinities or are no numbers"):
+        require_passed([check_rows(model, before, *letters("ab"))])
 
 
 @pytest.fixture

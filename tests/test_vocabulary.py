@@ -21,7 +21,7 @@ from zhtune.vocabulary.bytelevel import extend_bytelevel
 from zhtune.vocabulary.extension import Bpe
 from zhtune.vocabulary.pieces import MARKS, Piece, read_pieces, sentencepiece_model, write_pieces
 from zhtune.vocabulary.symbols import is_text, mixes_han, to_bytes, to_symbols
-from zhtune.vocabulary.train import Plan, TextCounts, coverage_for, select_atoms, train_pieces, train_words
+from zhtune.vocabulary.train import COVERAGE, Plan, TextCounts, between, select_atoms, train_pieces, train_words
 
 TEXT = "医生，医生，医生。病人，病人。医生病人。 Doctor 囍"
 
@@ -112,8 +112,8 @@ def test_atoms_by_coverage_and_terms():
     assert select_atoms(characters, set(), 10, 1.0, 1) == ["的"]
     with pytest.raises(ConfigError, match=r"2 Han characters.*--size must be at least 2"):
         select_atoms(characters, {"龘", "囍"}, 1, .98, 1)
-    assert [coverage_for(n) for n in (100, 4000, 20000, 99999)] == [.95, .985, .999, .9995]
-    assert coverage_for(3000) == pytest.approx(.9775)
+    assert [between(COVERAGE, n) for n in (100, 4000, 20000, 99999)] == [.95, .985, .999, .9995]
+    assert between(COVERAGE, 3000) == pytest.approx(.9775)
 
 
 def test_curve_by_hand():
@@ -230,8 +230,8 @@ def test_extending_an_extended_tokenizer():
 
 def test_other_tokenizers_are_refused():
     sentencepiece = base()
-    sentencepiece["model"]["byte_fallback"] = True
-    with pytest.raises(ConfigError, match="of the SentencePiece family, not byte-level BPE"):
+    sentencepiece |= {"pre_tokenizer": {"type": "Metaspace"}, "decoder": {"type": "Sequence", "decoders": [{"type": "Metaspace"}]}}
+    with pytest.raises(ConfigError, match="'BPE' without byte level; extend reads byte-level BPE .*, SentencePiece BPE"):
         extend_bytelevel(sentencepiece, atoms("医"))
     wordpiece = base()
     wordpiece["model"]["type"] = "WordPiece"
@@ -252,7 +252,7 @@ def test_symbols():
 def test_a_sound_extension_passes_all_gates(tmp_path: Path):
     old = base(["t h", "Ġ th", "i n"])
     new, extension = extend_bytelevel(old, [*atoms("医生病人"), *(Piece(m, "punctuation", 1) for m in MARKS), word("医", "生")])
-    found = all_gates(old, new, extension, tmp_path)
+    found = all_gates(old, new, extension, tmp_path, [TEXT, "医生<end>病人"])        # a text that holds a control token's name
     gates.require_passed(found.values())
     assert list(found) == ["ids", "pieces", "dead", "context", "drift", "chinese", "round_trip", "reload"]
     assert found["drift"].numbers["lines"] > 5000 and found["drift"].numbers["changed"] == 0

@@ -14,15 +14,14 @@ from typing import Any
 from zhtune.errors import ConfigError
 from zhtune.log import logger
 from zhtune.templates.encode import ChatEncoder
+from zhtune.tokenizers.ranks import LETTERS, REST
 
-_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
-_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # (The Split pattern before ByteLevel, ignore_merges) -> tokenizer.ggml.pre. Source: llama.cpp's llama-vocab.cpp. Not its "glm4": that
 # ignores merges here and did not in older llama.cpp.
 _PATTERNS = {
-    (rf"{_CONTRACTIONS}|\p{{N}}{{1,3}}|{_REST}", True): "llama-bpe",
-    (rf"{_CONTRACTIONS}|\p{{N}}{{1,3}}|{_REST}", False): "chatglm-bpe",
-    (rf"{_CONTRACTIONS}|\p{{N}}|{_REST}", False): "qwen2",
+    (rf"{LETTERS}|\p{{N}}{{1,3}}|{REST}", True): "llama-bpe",
+    (rf"{LETTERS}|\p{{N}}{{1,3}}|{REST}", False): "chatglm-bpe",
+    (rf"{LETTERS}|\p{{N}}|{REST}", False): "qwen2",
     (r" ?[^(\s|[.,!?…。，、।۔،])]+", False): "bloom",
 }
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6    # gguf.TokenType

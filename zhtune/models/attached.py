@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from zhtune.errors import ArtifactError, ConfigError
-from zhtune.models.families import family
 from zhtune.models.inserts import Bottleneck, SoftPrompt
 from zhtune.models.prefix import Prefix
 
@@ -91,7 +90,7 @@ def load_attached(model: Any, folder: Path, config: dict[str, Any]) -> Attached:
     """
     try:
         tensors = load_file(folder / WEIGHTS)
-        part = PARTS[config["peft_type"]].from_saved(model, family(model.config.to_dict()), config, tensors)
+        part = PARTS[config["peft_type"]].from_tensors(model, tensors)
     except (OSError, SafetensorError, KeyError, RuntimeError, ConfigError) as error:
         raise ArtifactError(f"{folder} does not fit its base: {str(error).splitlines()[0]}") from error
     return Attached(model, part).eval()

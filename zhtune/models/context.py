@@ -11,7 +11,6 @@ from typing import Any
 
 from zhtune.errors import ConfigError
 
-SCALINGS = ("linear", "dynamic", "yarn")
 _NAMES = ("max_position_embeddings", "max_sequence_length", "seq_length", "n_positions")     # of families in config.json
 _ALIBI = 2048                                               # BLOOM was trained on as many; its config does not say
 
@@ -35,7 +34,7 @@ def scaled(config: dict[str, Any], scaling: str, context: int) -> dict[str, Any]
 
     Args:
         config: of a model with unscaled RoPE.
-        scaling: of SCALINGS.
+        scaling: linear, dynamic or yarn.
         context: the new context in tokens.
 
     Raises:

@@ -26,25 +26,23 @@ _MODULES = {"attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_
             "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
 
 
-def layers_of(name: str) -> list[int] | None:
+def layers_of(name: str) -> list[int]:
     """Which layers `embedded:N` keeps: all for "", else the first N-2 and the last two of 30.
 
     Raises:
         ConfigError: not a number from 3 to 30.
     """
-    if not name:
-        return None
-    if not name.isdigit() or not 3 <= int(name) <= _LAYERS:
+    kept = name or str(_LAYERS)
+    if not kept.isdigit() or not 3 <= int(kept) <= _LAYERS:
         raise ConfigError(f"embedded:{name} must name how many of the {_LAYERS} layers to keep, 3 to {_LAYERS}")
-    return [*range(int(name) - _LAST), *range(_LAYERS - _LAST, _LAYERS)]
+    return [*range(int(kept) - _LAST), *range(_LAYERS - _LAST, _LAYERS)]
 
 
-def write_embedded(folder: Path, layers: list[int] | None = None) -> None:
-    """Write the model in float32, with some of its layers (depth pruning) or all, and its tokenizer."""
+def write_embedded(folder: Path, layers: list[int]) -> None:
+    """Write the model in float32, with these of its layers (fewer are depth pruning), and its tokenizer."""
     save_file = require("safetensors.numpy", "train").save_file
     data = embedded_gguf().read_bytes()
     known, places, start = _header(data)
-    layers = [*range(_LAYERS)] if layers is None else layers
     tensors = {"model.embed_tokens.weight": _tensor(data, start, places["token_embd.weight"]),
                "model.norm.weight": _tensor(data, start, places["output_norm.weight"])}
     heads = {"attn_q": known["llama.attention.head_count"], "attn_k": known["llama.attention.head_count_kv"]}

@@ -104,10 +104,4 @@ class Whole:
 
     def rest(self) -> str:
         """What is still held back at the end; a character that never became whole is dropped."""
-        text = self._decode(self._ids).rstrip("\ufffd")
-        new, self._done = text[len(self._done):], text
-        return new
-
-    @property
-    def text(self) -> str:
-        return self._done
+        return self._decode(self._ids).rstrip("\ufffd")[len(self._done):]

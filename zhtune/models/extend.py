@@ -16,11 +16,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zhtune.errors import ConfigError, ZhtuneError, require
+from zhtune.errors import ConfigError, require
+from zhtune.tokenizers.load import ids_of
 from zhtune.vocabulary.gates import Gate
 
 INITS = ("subtoken-mean", "weighted-mean", "mean", "random")
@@ -32,16 +32,6 @@ _TIE_DECAY = 0.02
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _CHUNK = 8192                                               # rows converted to 32 bits at a time
 _EXAMPLES = 5
-
-
-@dataclass(frozen=True)
-class BaseRows:
-    """What an extension must leave as it was."""
-
-    rows: int
-    """Rows of the embedding"""
-    digests: list[str]
-    """SHA-256 of each matrix's rows without those that become new tokens"""
 
 
 def extend_rows(model: Any, base_definition: dict[str, Any], new_definition: dict[str, Any], new_ids: range,
@@ -58,7 +48,6 @@ def extend_rows(model: Any, base_definition: dict[str, Any], new_definition: dic
 
     Raises:
         ConfigError: the base has fewer rows than its tokenizer has ids, its tokenizer cannot spell a new token, or no such init.
-        ZhtuneError: a new row is not finite.
     """
     torch = require("torch", "train")
     if init not in INITS:
@@ -74,11 +63,9 @@ def extend_rows(model: Any, base_definition: dict[str, Any], new_definition: dic
     with torch.no_grad():
         for weight in _matrices(model):
             weight[new_ids.start:new_ids.stop] = new_rows(weight[:new_ids.start], spelling, init, generator).to(weight)
-    new = model.get_input_embeddings().weight[new_ids.start:new_ids.stop]
-    if not torch.isfinite(new).all():
-        raise ZhtuneError("a new embedding row is not finite: the base's weights hold infinities or are no numbers")
-    return {"rows": model.get_input_embeddings().weight.shape[0], "new_rows": len(new_ids),
-            "equal_rows": len(new_ids) - len(torch.unique(new, dim=0))}
+    embedding = model.get_input_embeddings().weight
+    return {"rows": embedding.shape[0], "new_rows": len(new_ids),
+            "equal_rows": len(new_ids) - len(torch.unique(embedding[new_ids.start:new_ids.stop], dim=0))}
 
 
 def spell(base_definition: dict[str, Any], new_definition: dict[str, Any], new_ids: range) -> list[list[int]]:
@@ -127,18 +114,18 @@ def new_rows(base: Any, spelling: list[list[int]], init: str, generator: Any) ->
     return torch.stack(made)
 
 
-def base_rows(model: Any, new_ids: range) -> BaseRows:
-    """Fingerprint of a model's rows before it is extended, for check_rows.
+def base_rows(model: Any, new_ids: range) -> tuple[int, list[str]]:
+    """What an extension must leave as it was, for check_rows: rows of the embedding, SHA-256 of each matrix without the rows to come.
 
     Args:
         model: the base.
         new_ids: the ids to come; padded rows that they take over are left out.
     """
     rows = model.get_input_embeddings().weight.shape[0]
-    return BaseRows(rows, _digests(model, rows, new_ids))
+    return rows, _digests(model, rows, new_ids)
 
 
-def check_rows(model: Any, before: BaseRows, base_definition: dict[str, Any], new_definition: dict[str, Any], new_ids: range,
+def check_rows(model: Any, before: tuple[int, list[str]], base_definition: dict[str, Any], new_definition: dict[str, Any], new_ids: range,
                init: str = "subtoken-mean") -> Gate:
     """Gate `rows`: one size that holds all ids, new rows finite and distinct in the saved type, old rows bit for bit.
 
@@ -148,7 +135,8 @@ def check_rows(model: Any, before: BaseRows, base_definition: dict[str, Any], ne
     torch = require("torch", "train")
     rows = model.get_input_embeddings().weight.shape[0]
     sizes = {*(weight.shape[0] for weight in _matrices(model)), model.config.get_text_config().vocab_size}
-    needed = max(_highest(new_definition) + 1, before.rows)
+    base_size, digests = before
+    needed = max(_highest(new_definition) + 1, base_size)
     wrong = [] if sizes == {rows} else [f"sizes of embedding, output and config differ: {sorted(sizes)}"]
     if rows < needed:
         wrong.append(f"{rows} rows, {needed} are needed")
@@ -156,13 +144,14 @@ def check_rows(model: Any, before: BaseRows, base_definition: dict[str, Any], ne
     if wrong:
         return Gate("rows", False, numbers, wrong)
     with torch.no_grad():
-        changed = sum(a != b for a, b in zip(before.digests, _digests(model, before.rows, new_ids), strict=True))
+        changed = sum(a != b for a, b in zip(digests, _digests(model, base_size, new_ids), strict=True))
         equal, examples = _equal(model, spell(base_definition, new_definition, new_ids), new_ids)
         unfit = sum(int((~torch.isfinite(w[new_ids.start:new_ids.stop])).sum()) for w in _matrices(model))
         for name, weight in zip(("", "output_"), [w for w in _matrices(model) if w.dim() == 2]):
             numbers |= {name + key: value for key, value in _norms(weight, new_ids).items()}
     numbers |= {"not_finite": unfit, "equal_rows": equal, "base_matrices_changed": changed}
-    wrong = [f"{changed} matrices of the base's rows have changed"] * bool(changed) + [f"{unfit} new weights are not finite"] * bool(unfit)
+    wrong = [f"{changed} matrices of the base's rows have changed"] * bool(changed)
+    wrong += [f"{unfit} new weights are not finite: the base's hold infinities or are no numbers"] * bool(unfit)
     return Gate("rows", not wrong and (not equal or init == "mean"), numbers, [*wrong, *examples][:_EXAMPLES])
 
 
@@ -281,4 +270,4 @@ def _norms(weight: Any, new_ids: range) -> dict[str, float]:
 
 
 def _highest(definition: dict[str, Any]) -> int:
-    return max(*definition["model"]["vocab"].values(), *(t["id"] for t in definition.get("added_tokens", [])))
+    return max(ids_of(definition).values())

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from zhtune.models.families import Family
+from zhtune.models.families import Family, family
 
 
 class SoftPrompt(torch.nn.Module):
@@ -39,7 +39,7 @@ class SoftPrompt(torch.nn.Module):
         return cls(torch.randn(tokens, rows.shape[1]) if network else rows[torch.randint(rows.shape[0], (tokens,)).to(rows.device)], network)
 
     @classmethod
-    def from_saved(cls, model: Any, found: Family, config: dict[str, Any], tensors: dict[str, Any]) -> SoftPrompt:
+    def from_tensors(cls, model: Any, tensors: dict[str, Any]) -> SoftPrompt:
         weight, hidden = tensors["prompt_embeddings"], model.config.hidden_size
         if weight.shape[1] != hidden:
             raise RuntimeError(f"its prompt is {weight.shape[1]} wide, the model {hidden}")
@@ -114,8 +114,8 @@ class Bottleneck(torch.nn.Module):
         return cls(2 * model.config.num_hidden_layers, model.config.hidden_size, size, found.outputs)
 
     @classmethod
-    def from_saved(cls, model: Any, found: Family, config: dict[str, Any], tensors: dict[str, Any]) -> Bottleneck:
-        made = cls.of(model, found, tensors["down.0.weight"].shape[0])
+    def from_tensors(cls, model: Any, tensors: dict[str, Any]) -> Bottleneck:
+        made = cls.of(model, family(model.config.to_dict()), tensors["down.0.weight"].shape[0])
         made.load_state_dict(tensors)
         return made
 

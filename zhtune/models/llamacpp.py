@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class LlamaCppEngine:
         self._cuts = self.encoder is not None and self.encoder.leads    # llama.cpp would look for stop strings in what is no content, too
         if self.encoder is not None:
             self._bias = [[i, False] for i in self.encoder.unused(meta["n_vocab"])]   # padded rows are no tokens
-            self._lead = _lead(self.encoder)
+            self._lead = " " if self.encoder.spaced else ""     # what llama.cpp leaves before an answer and tokenizer.json's decoder takes away
 
     def generate(self, conversations: list[Conversation], sampling: Sampling) -> list[Reply]:
         """Answer many conversations; the answers come in the order of the conversations.
@@ -109,15 +110,14 @@ class LlamaCppEngine:
         """Stop llama.cpp and free its memory."""
         self._server = None
 
-    def tokenize(self, text: str, special: bool = True, beginning: bool = False) -> list[int]:
-        """llama.cpp's own ids of a text.
+    def tokenize(self, text: str, beginning: bool = False) -> list[int]:
+        """llama.cpp's own ids of a text, in which control tokens are recognised.
 
         Args:
             text: any text.
-            special: whether control tokens in it are recognised.
             beginning: whether to put the token of the beginning in front, where the model has one.
         """
-        return self.ask("POST", "/tokenize", {"content": text, "parse_special": special, "add_special": beginning})["tokens"]
+        return self.ask("POST", "/tokenize", {"content": text, "parse_special": True, "add_special": beginning})["tokens"]
 
     def render(self, messages: Conversation) -> str:
         """The prompt that the template inside the file makes, as llama.cpp renders it."""
@@ -128,12 +128,9 @@ class LlamaCppEngine:
         return _checked(self._send(method, path, body))
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        connection = http.client.HTTPConnection(self._server.listening_address.removeprefix("http://"))
-        try:
+        with closing(http.client.HTTPConnection(self._server.listening_address.removeprefix("http://"))) as connection:
             connection.request(method, path, json.dumps(body) if body else None, {"Authorization": f"Bearer {self._key}"})
             return json.loads(connection.getresponse().read())
-        finally:
-            connection.close()
 
     def _request(self, messages: Conversation, sampling: Sampling) -> dict[str, Any]:
         if not sampling.adapter:
@@ -210,11 +207,6 @@ def _calm(threads: int) -> int:
         return 1
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     return threads
-
-
-def _lead(encoder: ChatEncoder) -> str:
-    """What llama.cpp leaves before an answer and tokenizer.json's decoder takes away: SentencePiece's first space."""
-    return " " if encoder.decode(encoder.text_ids("a") * 2) == "a a" else ""
 
 
 def _text(choice: dict[str, Any]) -> str:

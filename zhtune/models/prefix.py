@@ -22,7 +22,6 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
 from zhtune.errors import ConfigError
 from zhtune.models.chatglm.checkpoint import Checkpoint
-from zhtune.models.families import Family
 
 NAME = "zhtune_prefix"                                      # of the attention function in transformers' table
 PUBLISHED = "transformer.prefix_encoder."                   # in front of the names in THUDM's checkpoints
@@ -75,10 +74,6 @@ class Prefix(torch.nn.Module):
         made = cls(*shape, tokens, source if projected else 0, tensors["trans.0.weight"].shape[0] if projected else 0, dropout)
         made.load_state_dict({name: tensor.float() for name, tensor in tensors.items() if name.startswith(("embedding.", "trans."))})
         return made
-
-    @classmethod
-    def from_saved(cls, model: Any, found: Family, config: dict[str, Any], tensors: dict[str, Any]) -> Prefix:
-        return cls.from_tensors(model, tensors)
 
     def attach(self, model: Any) -> None:
         """Put this prefix in front of the keys of every layer of `model`."""

@@ -28,6 +28,7 @@ from zhtune.train.schedule import Launch, Schedule, Validation
 STAGE = Stage("sft", version=3, kind="adapter",
               inputs={"model": MODEL_KINDS, "records": ("records", "file"), "validation_records": ("records", "file"),
                       "start": ("adapter", "file")})
+_SHOWN = 100                                                # samples kept beside a trained model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +123,7 @@ def _write(work: Work, config: SftConfig) -> None:
             neftune=config.neftune))
         finetune.save(work, model, config.method, Path(config.out), work.sources["model"], folder, figures["weights"])
         save_template(encoder, folder, work.path)
-    finetune.show_samples(work, samples)
+    write_jsonl(work.path / "samples.jsonl", (s.row() for s in samples[:_SHOWN]))
     finetune.report_training(work, "sft", figures)
     work.resolved |= {"method": config.method, "max_length": config.max_length, "quantized": quantized}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -176,7 +176,6 @@ def _measure(work: Work, trained: Trained, counts: TextCounts, measured: dict[st
         whole.add_counts(some, 1)
     curves = {name: curve(some.runs, pieces) for name, some in sorted(measured.items()) if some.runs}
     points = curve(whole.runs or counts.runs, pieces)
-    suggestion = suggest(points, pieces)
     words = [p for p in pieces if p.kind in WORDS]
     atoms = {p.text: p.count for p in pieces if p.kind == "atom"}
     characters = counts.characters()
@@ -184,7 +183,7 @@ def _measure(work: Work, trained: Trained, counts: TextCounts, measured: dict[st
     work.metrics |= {"pieces": len(pieces), "atoms": len(atoms), "words": len(words), "tokens_per_character": points[-1][1],
                      "coverage": round(sum(atoms.values()) / characters.total(), 5)}
     work.report |= {
-        "curve": points, "curves": curves, "curve_text": split, "suggested_size": asdict(suggestion),
+        "curve": points, "curves": curves, "curve_text": split, "suggested_size": suggest(points, pieces),
         "han_characters": characters.total(), "last_words": [p.text for p in words[-_EXAMPLES:]],
         "longest_words": sorted((p.text for p in words), key=lambda text: (-len(text), text))[:_EXAMPLES],
         "unused_words": sum(p.count == 0 for p in words),

@@ -86,7 +86,8 @@ class ChatEncoder:
         self._exact = exact_ids(folder, definition)
         self._ids = set(self._control.get_vocab(with_added_tokens=True).values())
         self._bos = self._control.encode("").ids            # what the tokenizer itself would put in front
-        self._spaced = self.decode(self.text_ids("a") * 2) == "a a"
+        self.spaced = self.decode(self.text_ids("a") * 2) == "a a"
+        """Whether the tokenizer puts a space before every text, and its decoder takes it away"""
         self._split = re.compile(f"({OPEN}[^{CLOSE}]*{CLOSE}|{_alternatives(_DIVIDERS)}|{_alternatives(added)})")
         self._ends = re.compile(_alternatives(text for text, t in added.items() if t["special"]))
         self._stops = _stop_ids(folder, self._control)
@@ -172,7 +173,7 @@ class ChatEncoder:
         """A generated text without what the template itself puts before the content: a line break, an empty thinking block."""
         if not self._lead or not text.startswith(self._lead):
             return "" if self._lead.startswith(text) else text
-        return text[len(self._lead):].removeprefix(" " if self._spaced else "")
+        return text[len(self._lead):].removeprefix(" " if self.spaced else "")
 
     @property
     def leads(self) -> bool:
@@ -237,7 +238,7 @@ class ChatEncoder:
         for i in sorted(answers, reverse=True):
             start, end = answers[i]
             before, body = rendered[:start], rendered[start:end]
-            if self._spaced and body.startswith(f" {OPEN}"):
+            if self.spaced and body.startswith(f" {OPEN}"):
                 body = body[1:]                             # the tokenizer puts a space before every text by itself
             if i in trained and (place := before.rfind(TARGET)) >= 0:
                 before, body = before[:place], before[place:] + body

@@ -105,6 +105,11 @@ def _optional(folder: Path | None, name: str) -> dict[str, Any]:
     return read_object(folder / name) if folder is not None and (folder / name).exists() else {}
 
 
+def ids_of(definition: dict[str, Any]) -> dict[str, int]:
+    """Every token's id by a parsed tokenizer.json, those of added tokens too."""
+    return {**definition["model"]["vocab"], **{token["content"]: token["id"] for token in definition.get("added_tokens", [])}}
+
+
 def fingerprint(definition: dict[str, Any]) -> str:
     """sha256 of which id every token has, whatever else tokenizer.json says."""
     added = {token["content"]: token["id"] for token in definition.get("added_tokens", [])}

@@ -8,21 +8,18 @@ were the same. A token that its bytes do not lead to is taken only where it is a
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zhtune.errors import ConfigError, DataError
-from zhtune.vocabulary.symbols import to_bytes
+from zhtune.vocabulary.symbols import spelt
 
-_START = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
-_END = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _LINE = re.compile(rb"[A-Za-z0-9+/]+=* [0-9]+\r?\n?")
 _NONE = float("inf")
-# Byte -> its byte-level character; those lie below U+0144.
-_SYMBOLS = {data[0]: code for code in range(0x21, 0x144) if (data := to_bytes(chr(code)))}
 
 
 @dataclass(frozen=True)
@@ -41,9 +38,9 @@ class RankKind:
 
 # From tokenization_qwen.py of Qwen-7B; from tokenization_chatglm.py and tokenizer_config.json of glm-4-9b.
 KINDS = {
-    "qwen1": RankKind(rf"{_START}|\p{{N}}|{_END}", True,
+    "qwen1": RankKind(rf"{LETTERS}|\p{{N}}|{REST}", True,
                       ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205))), 151643),
-    "glm4": RankKind(rf"{_START}|\p{{N}}{{1,3}}|{_END}", False,
+    "glm4": RankKind(rf"{LETTERS}|\p{{N}}{{1,3}}|{REST}", False,
                      ("<|endoftext|>", "[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>", "<|system|>", "<|user|>", "<|assistant|>",
                       "<|observation|>", "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>"), 151329),
 }
@@ -97,12 +94,10 @@ def read_ranks(path: Path) -> list[bytes]:
 def _read_line(line: bytes, path: Path, number: int) -> tuple[int, bytes]:
     try:
         token, rank = line.split()
-        if not rank.isdigit():
-            raise ValueError
         token = base64.b64decode(token, validate=True)
-        if not token:
+        if not token or not rank.isdigit():
             raise ValueError
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise DataError(f"expected a token in base64, a space and its rank, found {line[:60].strip()!r}", path, number) from error
     return int(rank), token
 
@@ -136,23 +131,15 @@ def build_definition(ranks: list[bytes], kind: RankKind) -> dict[str, Any]:
             "post_processor": level, "decoder": level,
             "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
                       "fuse_unk": False, "byte_fallback": False, "ignore_merges": bool(unreached),
-                      "vocab": {_symbols(token): rank for rank, token in enumerate(ranks)},
-                      "merges": [[_symbols(left), _symbols(right)] for left, right in merges]}}
+                      "vocab": {spelt(token): rank for rank, token in enumerate(ranks)},
+                      "merges": [[spelt(left), spelt(right)] for left, right in merges]}}
 
 
 def rank_merges(ranks: list[bytes]) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
     """The two parts of each token of more than a byte, by rank; and the tokens that tiktoken makes of no two parts."""
     rank_of = {token: rank for rank, token in enumerate(ranks)}
-    merges, unreached = [], []
-    for token in ranks:
-        if len(token) == 1:
-            continue
-        parts = _two_parts(token, rank_of)
-        if parts:
-            merges.append(parts)
-        else:
-            unreached.append(token)
-    return merges, unreached
+    found = {token: _two_parts(token, rank_of) for token in ranks if len(token) > 1}
+    return [parts for parts in found.values() if parts], [token for token, parts in found.items() if not parts]
 
 
 def _two_parts(token: bytes, rank_of: dict[bytes, int]) -> tuple[bytes, bytes] | None:
@@ -171,8 +158,3 @@ def _two_parts(token: bytes, rank_of: dict[bytes, int]) -> tuple[bytes, bytes] |
         if at < len(joins):
             joins[at] = rank_of.get(parts[at] + parts[at + 1], _NONE)
     return parts[0], parts[1]
-
-
-def _symbols(token: bytes) -> str:
-    """Bytes as byte-level characters."""
-    return token.decode("latin-1").translate(_SYMBOLS)

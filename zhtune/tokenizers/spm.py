@@ -48,10 +48,6 @@ class SentencePieceModel:
     charsmap: bytes
     """Compiled normalisation rules (nmt_nfkc); empty for identity"""
 
-    @property
-    def unknown(self) -> SpPiece | None:
-        return next((piece for piece in self.pieces if piece.type == UNKNOWN), None)
-
 
 def read_spm(path: Path) -> SentencePieceModel:
     """Read a SentencePiece model file.

@@ -42,8 +42,8 @@ def spm_definition(model: SentencePieceModel, begin: bool = True) -> dict[str, A
 
 
 def _bpe(model: SentencePieceModel, vocabulary: dict[str, int]) -> dict[str, Any]:
-    unknown = model.unknown
-    return {"type": "BPE", "dropout": None, "unk_token": unknown.text if unknown else None, "continuing_subword_prefix": None,
+    unknown = next((piece.text for piece in model.pieces if piece.type == UNKNOWN), None)
+    return {"type": "BPE", "dropout": None, "unk_token": unknown, "continuing_subword_prefix": None,
             "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": model.byte_fallback, "ignore_merges": False,
             "vocab": vocabulary, "merges": spm_merges(model)}
 

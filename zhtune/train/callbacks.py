@@ -111,19 +111,14 @@ class Heap(TrainerCallback):
     """Gives the kept heap back every tenth step, else it fragments (7.7 GB after 630 steps), and what earlier stages left at the start."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        _trim()
+        if (libc := _glibc()) is not None:
+            libc.malloc_trim(0)
+
+    on_train_end = on_train_begin
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step % 10 == 0:
-            _trim()
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        _trim()
-
-
-def _trim() -> None:
-    if (libc := _glibc()) is not None:
-        libc.malloc_trim(0)
+            self.on_train_begin(args, state, control)
 
 
 def keep_heap() -> None:

@@ -12,14 +12,10 @@ from zhtune.building import Work
 from zhtune.errors import ConfigError
 from zhtune.models.families import family_of, refuse
 from zhtune.models.load import card_in_words, chain, clear_card, copy_tokenizer, load_chain, refuse_unmergeable
-from zhtune.records import write_jsonl
 from zhtune.references import Source
 from zhtune.train import parallel
 from zhtune.train.adapter import BY_PEFT, WHOLE, Lora, Method, Tuning, adapt, last_layers, prompt_length, quantization, save_adapter
 from zhtune.train.report import write_page
-from zhtune.train.samples import Sample
-
-SHOWN = 100                                                 # samples kept beside every trained model
 
 
 def check(source: Source, folder: Path, method: Method, lora: Lora, tuning: Tuning, unpack: str = "",
@@ -106,11 +102,6 @@ def save(work: Work, model: Any, method: Method, out: Path, base: Source, folder
     work.kind = "model"
     model.save_pretrained(work.path, state_dict=weights)
     copy_tokenizer(folder, work.path)
-
-
-def show_samples(work: Work, samples: list[Sample]) -> None:
-    """Keep the first samples where a person can look at them: ids and loss mask."""
-    write_jsonl(work.path / "samples.jsonl", (s.row() for s in samples[:SHOWN]))
 
 
 def report_training(work: Work, name: str, figures: dict[str, Any]) -> None:

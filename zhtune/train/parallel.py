@@ -106,7 +106,7 @@ def require_strategy(accelerator: Any, strategy: str) -> None:
     if accelerator.num_processes != world():
         raise ConfigError(f"{world()} processes were started and {found} knows of {accelerator.num_processes}: each would train on all data")
     if found == "DEEPSPEED" and strategy:
-        stage, got = settings(strategy)["deepspeed"]["zero_optimization"]["stage"], accelerator.state.deepspeed_plugin.zero_stage
+        stage, got = _values(strategy)["zero_optimization"]["stage"], accelerator.state.deepspeed_plugin.zero_stage
         if stage != got:
             raise ConfigError(f"ZeRO stage {stage} was asked for and stage {got} runs")
 

@@ -89,21 +89,20 @@ def train_pairs(model: Any, tokenizer_folder: Path, pairs: list[Pair], objective
                       "before": before, "after": look(model)}
 
 
+def _as_it_is(trainer: Any, dataset: Any, *_: Any, **__: Any) -> Any:
+    return dataset
+
+
 class EncodedDPOTrainer(DPOTrainer):
     """DPOTrainer for pairs that are token ids already, with their reference's log-probabilities where they bring some."""
 
-    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-        return dataset
-
-    def _precompute_ref_logps(self, dataset: Any, *_: Any, **__: Any) -> Any:
-        return dataset
+    _prepare_dataset = _precompute_ref_logps = _as_it_is
 
 
 class EncodedKTOTrainer(KTOTrainer):
     """KTOTrainer for answers that are token ids already."""
 
-    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-        return dataset
+    _prepare_dataset = _as_it_is
 
 
 _KINDS: dict[str, tuple[type, dict[str, Any]]] = {

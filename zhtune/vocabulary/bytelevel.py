@@ -13,7 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 from zhtune.errors import ConfigError
-from zhtune.vocabulary.extension import Bpe, Extension, NewToken, append_words
+from zhtune.tokenizers.load import ids_of
+from zhtune.vocabulary.extension import Bpe, Extension, NewToken, append_words, one_token_share
 from zhtune.vocabulary.pieces import WORDS, Piece
 from zhtune.vocabulary.symbols import is_private, is_text, mixes_han, to_bytes, to_symbols
 
@@ -38,7 +39,7 @@ def extend_bytelevel(definition: dict[str, Any], pieces: list[Piece], demote: bo
     check_bytelevel(definition)
     merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in definition["model"]["merges"]]
     base = Bpe(merges)
-    share = _one_token_share(base, pieces)
+    share = one_token_share(pieces, lambda text: base.reaches(to_symbols(text)))
     builder = _Builder(definition, base, share, share < STRONG if demote is None else demote)
     builder.put_atoms_in_front(pieces, merges)
     builder.append_marks(pieces)
@@ -50,32 +51,17 @@ def extend_bytelevel(definition: dict[str, Any], pieces: list[Piece], demote: bo
 
 def check_bytelevel(definition: dict[str, Any]) -> None:
     """Assert that a tokenizer.json is byte-level BPE; raises ConfigError that says what it is instead."""
-    model = definition.get("model", {})
-    if model.get("byte_fallback") or model.get("type") == "Unigram" or "Metaspace" in _part_types(definition):
-        raise ConfigError("the tokenizer is of the SentencePiece family, not byte-level BPE")
-    if model.get("type") != "BPE" or "ByteLevel" not in _part_types(definition):
+    model, types = definition.get("model", {}), _part_types(definition.get("pre_tokenizer")) | _part_types(definition.get("decoder"))
+    if model.get("type") != "BPE" or "ByteLevel" not in types:
         raise ConfigError(f"the base's tokenizer is {model.get('type')!r} without byte level; extend reads byte-level BPE "
                           "(GPT-2, SmolLM2, Qwen, Llama-3, BLOOM), SentencePiece BPE and tiktoken ranks")
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         raise ConfigError("the base's tokenizer marks subwords with a prefix or suffix; extend reads byte-level BPE without them")
 
 
-def _part_types(definition: dict[str, Any]) -> set[str]:
-    """Types of the pre-tokenizer's and decoder's parts."""
-    types: set[str] = set()
-    todo = [definition.get("pre_tokenizer"), definition.get("decoder")]
-    while todo:
-        part = todo.pop()
-        if part:
-            types.add(part["type"])
-            todo += [*part.get("pretokenizers", []), *part.get("decoders", [])]
-    return types
-
-
-def _one_token_share(base: Bpe, pieces: list[Piece]) -> float:
-    atoms = [p for p in pieces if p.kind == "atom"]
-    total = sum(p.count for p in atoms)
-    return sum(p.count for p in atoms if base.reaches(to_symbols(p.text))) / total if total else 1.0
+def _part_types(part: dict[str, Any] | None) -> set[str]:
+    """Types of a pre-tokenizer or decoder and its parts."""
+    return {part["type"]}.union(*map(_part_types, [*part.get("pretokenizers", []), *part.get("decoders", [])])) if part else set()
 
 
 class _Builder:
@@ -83,9 +69,8 @@ class _Builder:
 
     def __init__(self, definition: dict[str, Any], base: Bpe, share: float, demote: bool):
         self._old, self._base = definition, base
-        self._vocabulary: dict[str, int] = {**definition["model"]["vocab"]}
         # Added tokens must stand in model.vocab too, or all their ids shift when the file is loaded.
-        self._vocabulary |= {token["content"]: token["id"] for token in definition.get("added_tokens", [])}
+        self._vocabulary = ids_of(definition)
         self.extension = Extension("bytelevel", max(self._vocabulary.values()) + 1, share, demote)
         self._front: dict[tuple[str, str], None] = {}
         self._demoted: list[tuple[str, str]] = []

@@ -180,21 +180,20 @@ def count_cuts(tokenizer: Any, words: list[list[str]]) -> tuple[int, int, int, i
     """
     tokens = cutting = number = cut = 0
     for parts in words:
-        ends, starts = {}, {}                               # a position inside a word -> where the word ends and starts
+        inside: dict[int, tuple[int, int]] = {}             # a position inside a word -> where the word starts and ends
+        broken: set[tuple[int, int]] = set()
         at = 0
         for word in parts:
             if len(word) > 1 and all(map(is_han, word)):
                 number += 1
-                inside = range(at + 1, at + len(word))
-                starts |= dict.fromkeys(inside, at)
-                ends |= dict.fromkeys(inside, at + len(word))
+                inside |= dict.fromkeys(range(at + 1, at + len(word)), (at, at + len(word)))
             at += len(word)
-        offsets = tokenizer.encode("".join(parts), add_special_tokens=False).offsets
-        left = [ends[a] for a, b in offsets if a in ends and b > ends[a]]
-        right = [ends[b] for a, b in offsets if b in ends and a < starts[b]]
-        tokens += len(offsets)
-        cutting += sum((a in ends and b > ends[a]) or (b in ends and a < starts[b]) for a, b in offsets)
-        cut += len({*left, *right})
+        for a, b in tokenizer.encode("".join(parts), add_special_tokens=False).offsets:
+            crossed = [span for span in (inside.get(a), inside.get(b)) if span and (a < span[0] or b > span[1])]
+            tokens += 1
+            cutting += bool(crossed)
+            broken.update(crossed)
+        cut += len(broken)
     return tokens, cutting, number, cut
 
 

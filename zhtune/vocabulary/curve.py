@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from itertools import pairwise
+from statistics import median_high
 
 from zhtune.vocabulary.pieces import WORDS, Piece
-from zhtune.vocabulary.train import cut_runs, word_model
+from zhtune.vocabulary.train import between, cut_runs, word_model
 
 _USES, _WINDOW = 50, 200                                    # the median use of 200 words in a row, below which they learn little
 _POINTS = 8                                                 # of the curve, between atoms only and the whole vocabulary
@@ -35,45 +34,28 @@ def curve(runs: Counter[str], pieces: list[Piece]) -> list[list[float]]:
     return points
 
 
-@dataclass(frozen=True)
-class Suggestion:
-    """A size for a vocabulary, and why."""
-
-    general: int | None
-    """Pieces from which the next 1,000 save less than 1 % of the tokens; None: more than were trained"""
-    small: int | None
-    """The same with 2 %, for small models and LoRA"""
-    used: int
-    """Pieces up to which words are used at least 50 times in the training text"""
-
-
-def suggest(points: list[list[float]], pieces: list[Piece]) -> Suggestion:
-    """A size by the saving of the next 1,000 pieces, never beyond words that the text hardly uses.
+def suggest(points: list[list[float]], pieces: list[Piece]) -> dict[str, int | None]:
+    """A size for a vocabulary, never beyond words that the text hardly uses.
 
     Args:
         points: of `curve`.
         pieces: the vocabulary.
+
+    Returns:
+        "general": pieces from which the next 1,000 save less than 1 % of the tokens, None: more than were trained; "small": the
+        same with 2 %, for small models and LoRA; "used": pieces up to which words are used at least 50 times in the training text.
     """
     atoms = sum(p.kind not in WORDS for p in pieces)
     words = [p.count for p in pieces if p.kind in WORDS]
-    used = next((atoms + i for i in range(0, len(words), _WINDOW) if sorted(words[i:i + _WINDOW])[len(words[i:i + _WINDOW]) // 2] < _USES),
-                len(pieces))
-    return Suggestion(_size_at(points, .01, used), _size_at(points, .02, used), used)
+    used = next((atoms + i for i in range(0, len(words), _WINDOW) if median_high(words[i:i + _WINDOW]) < _USES), len(pieces))
+    return {"general": _size_at(points, .01, used), "small": _size_at(points, .02, used), "used": used}
 
 
 def _size_at(points: list[list[float]], saving: float, limit: int) -> int | None:
     """The first point of the curve, in steps of 500, after which 1,000 pieces save less than `saving`, at most `limit`."""
     last = int(points[-1][0])
     for size in range(int(points[1][0]) // 500 * 500 + 500, last - 1000 + 1, 500):
-        here = _between(points, size)
-        if (here - _between(points, size + 1000)) / here < saving:
+        here = between(points, size)
+        if (here - between(points, size + 1000)) / here < saving:
             return min(size, limit)
     return limit if limit < last else None
-
-
-def _between(points: list[list[float]], size: float) -> float:
-    """Tokens per character at a size, on the straight line between two points of the curve."""
-    for (low, at_low), (high, at_high) in pairwise(points):
-        if low <= size <= high:
-            return at_low + (at_high - at_low) * (size - low) / (high - low or 1)
-    return points[-1][1]

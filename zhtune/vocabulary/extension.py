@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import count, pairwise
 from typing import Any
 
 from zhtune.errors import ConfigError
@@ -66,14 +67,8 @@ class Extension:
 
 def merge_parts(parts: list[str], rank: Callable[[str, str], int | None]) -> list[str]:
     """BPE: join the pair of neighbours with the lowest rank, the leftmost of equals, until none has one."""
-    while len(parts) > 1:
-        best, at = None, 0
-        for i in range(len(parts) - 1):
-            found = rank(parts[i], parts[i + 1])
-            if found is not None and (best is None or found < best):
-                best, at = found, i
-        if best is None:
-            break
+    while ranked := [(found, i) for i, pair in enumerate(pairwise(parts)) if (found := rank(*pair)) is not None]:
+        at = min(ranked)[1]
         parts[at:at + 2] = [parts[at] + parts[at + 1]]
     return parts
 
@@ -83,13 +78,11 @@ class Bpe:
 
     def __init__(self, merges: Iterable[tuple[str, str]]):
         self.ranks = {pair: rank for rank, pair in enumerate(merges)}   # of a pair that is there twice the last counts
-        self._next = max(self.ranks.values(), default=-1) + 1
+        self._next = count(max(self.ranks.values(), default=-1) + 1)
 
     def append(self, pair: tuple[str, str]) -> None:
         """Add a merge behind all others, unless it is there."""
-        if pair not in self.ranks:
-            self.ranks[pair] = self._next
-            self._next += 1
+        self.ranks.setdefault(pair, next(self._next))
 
     def segment(self, token: str) -> list[str]:
         """The tokens of a string of vocabulary characters taken as one pre-token."""
@@ -98,6 +91,13 @@ class Bpe:
     def reaches(self, token: str) -> bool:
         """Whether the string becomes one token."""
         return len(self.segment(token)) == 1
+
+
+def one_token_share(pieces: list[Piece], is_token: Callable[[str], bool]) -> float:
+    """Share of the characters' occurrences that are one token of the base; 1 where the vocabulary has no characters."""
+    atoms = [p for p in pieces if p.kind == "atom"]
+    total = sum(p.count for p in atoms)
+    return sum(p.count for p in atoms if is_token(p.text)) / total if total else 1.0
 
 
 def append_words(pieces: list[Piece], spell: Callable[[str], str], bpe: Any, extension: Extension, register: Callable[[str, str], None],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ def terminal(figures: dict[str, Any]) -> str:
         rows.append([name, f"{row['vocabulary']:,}", _value(every["tokens_per_character"]), _value(every["bytes_per_token"]),
                      _percent(every["partial_share"]), _percent(every["cut_words_share"]),
                      *([f"{every['context_characters'][last]:,} chars"] if last and every["tokens"] else ["–"] if last else [])])
-    tokens = _by_domain(figures, "tokens_per_character")
-    lines = [*_aligned(rows), "", *_aligned([["tokens/char", *figures["tokenizers"]], *[[str(row[0]), *map(_value, row[1:])] for row in tokens]])]
+    tokens = _rows(figures, lambda found: _value(found["tokens_per_character"]))
+    lines = [*_aligned(rows), "", *_aligned([["tokens/char", *figures["tokenizers"]], *tokens])]
     for e in figures["extensions"]:
         grown = f", {e['added_parameters']:,} parameters more" if e["added_parameters"] is not None else ""
         lines += ["", f"{e['extended']} extends {e['base']}: {e['new_rows']:,} new rows, {e['never_used']:,} never used here; "
@@ -58,7 +59,7 @@ def _tokens(sheet: Page, figures: dict[str, Any]) -> None:
     else:
         sheet.plot(bar_plot(list(rows), {"all": [_bar(row["all"]["tokens_per_character"]) for row in rows.values()]}, label))
     _domain_table(sheet, figures, "tokens_per_character", _value, "")
-    sheet.details(("每词元字节数", "bytes per token"), table(_headers(figures), _cells(figures, "bytes_per_token", _value)))
+    sheet.details(("每词元字节数", "bytes per token"), table(_headers(figures), _rows(figures, lambda found: _value(found["bytes_per_token"]))))
 
 
 def _contexts(sheet: Page, figures: dict[str, Any]) -> None:
@@ -66,8 +67,7 @@ def _contexts(sheet: Page, figures: dict[str, Any]) -> None:
         return
     sheet.section("上下文能装多少字", "Context length in characters")
     for n in figures["contexts"]:
-        rows = [[_label(domain), *(values[domain]["context_characters"][str(n)] for values in _rows(figures).values())]
-                for domain in (None, *figures["domains"])]
+        rows = _rows(figures, lambda found, n=n: found["context_characters"][str(n)])
         caption = (f"{n:,} 个词元能装的字符", f"characters that {n:,} tokens hold")
         if n == figures["contexts"][-1]:
             sheet.table(_headers(figures), rows, caption)
@@ -78,10 +78,11 @@ def _contexts(sheet: Page, figures: dict[str, Any]) -> None:
 def _quality(sheet: Page, figures: dict[str, Any]) -> None:
     sheet.section("切法", "How text is cut")
     _domain_table(sheet, figures, "partial_share", _percent, ("不成字的词元所占比例（字节回退、半个字）", "tokens that are no whole character"))
-    if any(values[None]["unknown_share"] for values in _rows(figures).values()):
+    overall = [row["all"] for row in figures["tokenizers"].values()]
+    if any(found["unknown_share"] for found in overall):
         _domain_table(sheet, figures, "unknown_share", _percent, ("未知词元所占比例：这些文字丢失了，上面的数字因此偏低",
                                                                   "unknown tokens: their text is lost, and the numbers above flatter"))
-    if not any(values[None]["words"] for values in _rows(figures).values()):
+    if not any(found["words"] for found in overall):
         return
     sheet.text("词由 jieba 切出，两个汉字以上的才算。词元含有一个词的一部分而又越出这个词，就是切坏了它；词内再分不算。",
                "Words of two and more Han characters, as jieba finds them. A token cuts a word if it holds a part of it and something "
@@ -122,29 +123,17 @@ def _texts(sheet: Page, figures: dict[str, Any]) -> None:
 
 
 def _domain_table(sheet: Page, figures: dict[str, Any], key: str, shown: Any, caption: Any) -> None:
-    sheet.table(_headers(figures), _cells(figures, key, shown), caption)
+    sheet.table(_headers(figures), _rows(figures, lambda found: shown(found[key])), caption)
 
 
 def _headers(figures: dict[str, Any]) -> list[Any]:
     return [("领域", "domain"), *figures["tokenizers"]]
 
 
-def _cells(figures: dict[str, Any], key: str, shown: Any) -> list[list[Any]]:
-    return [[row[0], *map(shown, row[1:])] for row in _by_domain(figures, key)]
-
-
-def _by_domain(figures: dict[str, Any], key: str) -> list[list[Any]]:
-    """Rows: all text, then each domain; columns: its name, then the figure of each tokenizer."""
-    return [[_label(domain), *(values[domain][key] for values in _rows(figures).values())] for domain in (None, *figures["domains"])]
-
-
-def _rows(figures: dict[str, Any]) -> dict[str, dict[str | None, Any]]:
-    """Tokenizer -> domain (None: all) -> its figures."""
-    return {name: {None: row["all"], **row["domains"]} for name, row in figures["tokenizers"].items()}
-
-
-def _label(domain: str | None) -> str:
-    return _ALL if domain is None else domain
+def _rows(figures: dict[str, Any], cell: Callable[[dict[str, Any]], Any]) -> list[list[Any]]:
+    """Rows: all text, then each domain; columns: its name, then a cell of each tokenizer's figures there."""
+    tokenizers = figures["tokenizers"].values()
+    return [[_ALL, *(cell(row["all"]) for row in tokenizers)], *([d, *(cell(row["domains"][d]) for row in tokenizers)] for d in figures["domains"])]
 
 
 def _bar(value: float | None) -> float:

@@ -27,7 +27,7 @@ import orjson
 
 from zhtune.errors import ZhtuneError
 from zhtune.text import is_han
-from zhtune.tokenizers.load import BaseTokenizer
+from zhtune.tokenizers.load import BaseTokenizer, ids_of, read_object
 from zhtune.tokenizers.spm import NORMAL, SentencePieceModel
 from zhtune.vocabulary.extension import Extension
 from zhtune.vocabulary.lines import plain_lines
@@ -119,7 +119,7 @@ def differing(tokenizer: BaseTokenizer, lines: list[str], others: list[list[int]
 
 def check_ids(base: dict[str, Any], new: dict[str, Any], extension: Extension) -> Gate:
     """Base entries and added tokens unchanged, new ids contiguous behind the highest of them, no id twice."""
-    old = {**base["model"]["vocab"], **{t["content"]: t["id"] for t in base.get("added_tokens", [])}}
+    old = ids_of(base)
     vocabulary = new["model"]["vocab"]
     wrong = [f"{token!r} had id {i}, has {vocabulary.get(token)}" for token, i in old.items() if vocabulary.get(token) != i]
     if new.get("added_tokens", []) != base.get("added_tokens", []):
@@ -220,11 +220,8 @@ def check_round_trip(before: Any, after: Any, lines: list[str]) -> Gate:
 
 def check_reload(after: Any, file: Path, extension: Extension, lines: list[str]) -> Gate:
     """The file loads, knows new and added tokens under their ids and encodes the lines alike."""
-    from tokenizers import Tokenizer
-    loaded = Tokenizer.from_file(str(file))
-    loaded.no_padding()
-    loaded.no_truncation()
-    expected = {t["content"]: t["id"] for t in orjson.loads(file.read_bytes()).get("added_tokens", [])}
+    written = read_object(file)
+    loaded, expected = load(written), {t["content"]: t["id"] for t in written.get("added_tokens", [])}
     expected |= {t.token: t.id for t in extension.tokens}
     wrong = [f"{token!r} is {loaded.token_to_id(token)}, expected {i}" for token, i in expected.items()
              if loaded.token_to_id(token) != i]

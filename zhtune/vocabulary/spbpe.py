@@ -15,10 +15,10 @@ import struct
 from typing import Any
 
 from zhtune.errors import ConfigError
-from zhtune.tokenizers.load import BaseTokenizer
+from zhtune.tokenizers.load import BaseTokenizer, ids_of
 from zhtune.tokenizers.spm import CONTROL, NORMAL, SentencePieceModel, SpPiece, append_pieces
 from zhtune.tokenizers.spm_definition import spm_definition
-from zhtune.vocabulary.extension import Bpe, Extension, NewToken, append_words, merge_parts
+from zhtune.vocabulary.extension import Bpe, Extension, NewToken, append_words, merge_parts, one_token_share
 from zhtune.vocabulary.pieces import WORDS, Piece
 
 _NEVER = -1e8                                               # scores so low are LLaMA's runs of spaces, never merged early
@@ -58,13 +58,10 @@ def extend_spbpe(base: BaseTokenizer, pieces: list[Piece], size: int = 0) -> tup
     Raises:
         ConfigError: the tokenizer is none of this family, or the vocabulary's characters alone are more than `size`.
     """
-    vocabulary = {**base.definition["model"]["vocab"]}
-    vocabulary |= {token["content"]: token["id"] for token in base.definition.get("added_tokens", [])}
+    vocabulary = ids_of(base.definition)
     first = max(vocabulary.values()) + 1
     bpe = ScoredBpe(base.model) if base.model else _JsonBpe(base.definition)
-    counts = {p.text: p.count for p in pieces if p.kind == "atom"}
-    known = sum(count for text, count in counts.items() if text in vocabulary)
-    extension = Extension("sentencepiece", first, known / sum(counts.values()) if sum(counts.values()) else 1.0)
+    extension = Extension("sentencepiece", first, one_token_share(pieces, vocabulary.__contains__))
 
     def register(token: str, kind: str) -> None:
         extension.tokens.append(NewToken(first + len(extension.tokens), token, kind, token))
@@ -133,6 +130,5 @@ def _extend_json(base: BaseTokenizer, bpe: _JsonBpe, extension: Extension) -> Ba
     model = base.definition["model"]
     as_text = bool(model["merges"]) and isinstance(model["merges"][0], str)
     merges = [" ".join(pair) if as_text else list(pair) for pair in sorted(bpe.ranks, key=bpe.ranks.get)]
-    vocabulary = {**model["vocab"], **{t["content"]: t["id"] for t in base.definition.get("added_tokens", [])},
-                  **{token.token: token.id for token in extension.tokens}}
+    vocabulary = ids_of(base.definition) | {token.token: token.id for token in extension.tokens}
     return BaseTokenizer(base.family, {**base.definition, "model": {**model, "vocab": vocabulary, "merges": merges}})

@@ -8,7 +8,7 @@ on 21 MB of modern text (coverage by size, length of words).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -20,8 +20,8 @@ from zhtune.vocabulary.pieces import MARKS, Piece
 from zhtune.vocabulary.words import merge_words, sentencepiece_words
 
 # Share of Han occurrences that the atoms cover, by size: more characters at 4,000 leave no room for words.
-_COVERAGE = ((1_000, .95), (2_000, .97), (4_000, .985), (6_000, .99), (8_000, .995), (10_000, .997), (12_000, .998),
-             (15_000, .999), (20_000, .999), (24_000, .9995))
+COVERAGE = ((1_000, .95), (2_000, .97), (4_000, .985), (6_000, .99), (8_000, .995), (10_000, .997), (12_000, .998),
+            (15_000, .999), (20_000, .999), (24_000, .9995))
 _ATOM_SHARE = 0.8                                           # of a vocabulary, unless the terms or --coverage ask for more
 _PRIVATE = 0xF0000                                          # two private planes: 131,068 symbols
 _MIN_COUNT = 2                                              # a pair seen once is no word
@@ -65,14 +65,14 @@ class TextCounts:
         return counts
 
 
-def coverage_for(size: int) -> float:
-    """The share of Han occurrences that the atoms of a vocabulary of `size` pieces should cover, between table points."""
-    if size <= _COVERAGE[0][0]:
-        return _COVERAGE[0][1]
-    for (low, at_low), (high, at_high) in pairwise(_COVERAGE):
+def between(points: Sequence[Sequence[float]], size: float) -> float:
+    """The value at a size on the straight lines between points (size, value); beyond them that of the nearest point."""
+    if size <= points[0][0]:
+        return points[0][1]
+    for (low, at_low), (high, at_high) in pairwise(points):
         if size <= high:
             return at_low + (at_high - at_low) * (size - low) / (high - low)
-    return _COVERAGE[-1][1]
+    return points[-1][1]
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def train_pieces(counts: TextCounts, plan: Plan) -> Trained:
     marks = MARKS if plan.marks else ""
     required = set(plan.required) | {char for term in plan.terms for char in term if is_han(char)}
     room = plan.size - len(marks)
-    atoms = select_atoms(characters, required, room, plan.coverage or coverage_for(plan.size),
+    atoms = select_atoms(characters, required, room, plan.coverage or between(COVERAGE, plan.size),
                          room if plan.coverage else int(plan.size * _ATOM_SHARE))
     known, room = set(atoms), room - len(atoms)
     runs = cut_runs(counts.words or counts.runs, known)
@@ -175,14 +175,8 @@ def cut_runs(runs: Counter[str], atoms: set[str]) -> Counter[str]:
     """The runs cut at characters that are no atoms: no word holds such a character."""
     cut: Counter[str] = Counter()
     for run, count in runs.items():
-        start = 0
-        for i, char in enumerate(run):
-            if char not in atoms:
-                if i > start:
-                    cut[run[start:i]] += count
-                start = i + 1
-        if start < len(run):
-            cut[run[start:]] += count
+        for part in "".join([char if char in atoms else " " for char in run]).split():
+            cut[part] += count
     return cut
 
 

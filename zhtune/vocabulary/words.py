@@ -7,7 +7,8 @@ All of them become merges of two pieces each. A word without two parts gets the 
 from __future__ import annotations
 
 import io
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from zhtune.vocabulary.extension import Bpe
 from zhtune.vocabulary.pieces import WORDS, read_pieces
 
 _LONGEST_SENTENCE = 1 << 20                                 # bytes; SentencePiece leaves out longer ones without saying so
-_TERM_COLUMNS = "\t,，"
+_COLUMNS = re.compile("[\t,，]")
 
 
 @dataclass
@@ -29,13 +30,8 @@ class Merged:
 
     merges: list[tuple[str, str]] = field(default_factory=list)
     """(left, right) in order; parts that had to be made stand before the word"""
-    made: int = 0
-    """Parts that had to be made"""
-    refused: dict[str, list[str]] = field(default_factory=dict)
+    refused: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Words that were left out, by reason"""
-
-    def refuse(self, word: str, reason: str) -> None:
-        self.refused.setdefault(reason, []).append(word)
 
 
 def read_vocabulary_words(path: Path) -> list[str]:
@@ -63,10 +59,7 @@ def read_terms(path: Path) -> list[str]:
     """
     terms: dict[str, None] = {}
     for line in _lines(path):
-        term = normalise(line).strip()
-        for separator in _TERM_COLUMNS:
-            term = term.split(separator)[0].strip()
-        if term:
+        if term := _COLUMNS.split(normalise(line).strip())[0].strip():
             terms[term] = None
     if not terms:
         raise DataError("holds no term; expected one a line", path)
@@ -85,18 +78,17 @@ def merge_words(words: Iterable[str], atoms: set[str], merges: list[tuple[str, s
     bpe, merged = Bpe(merges), Merged()
     for word in words:
         if len(word) < 2 or not all(map(is_han, word)):
-            merged.refuse(word, "one_character" if len(word) < 2 else "not_han")
+            merged.refused["one_character" if len(word) < 2 else "not_han"].append(word)
             continue
         if not atoms.issuperset(word):
-            merged.refuse(word, "rare_character")
+            merged.refused["rare_character"].append(word)
             continue
         parts = bpe.segment(word)
         if len(parts) == 1:
-            merged.refuse(word, "known")
+            merged.refused["known"].append(word)
         elif len(merged.merges) + len(parts) - 1 > limit:
-            merged.refuse(word, "over_size")
+            merged.refused["over_size"].append(word)
         else:
-            merged.made += len(parts) - 2
             while len(parts) > 1:
                 pair = (parts[0], parts[1])
                 bpe.append(pair)

@@ -17,6 +17,7 @@ class ChatGLMConfig(PreTrainedConfig):
     """ChatGLM-6B; the defaults are those of the published model with 130,528 rows."""
 
     model_type = "chatglm-6b"
+    hidden_act = "gelu_pytorch_tanh"                        # of all of them: not written to config.json
     attribute_map: ClassVar[dict[str, str]] = {
         "num_hidden_layers": "num_layers", "intermediate_size": "inner_hidden_size", "max_position_embeddings": "max_sequence_length"}
 

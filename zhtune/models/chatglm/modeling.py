@@ -23,6 +23,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, slice_logits_to_keep
 from transformers.models.glm.modeling_glm import eager_attention_forward
+from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXMLP
 from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
@@ -102,18 +103,6 @@ class ChatGLMAttention(nn.Module):
         return self.dense(output.flatten(2)), weights
 
 
-class ChatGLMMLP(nn.Module):
-    """Two linear layers with GELU (tanh) between them."""
-
-    def __init__(self, config: ChatGLMConfig):
-        super().__init__()
-        self.dense_h_to_4h = nn.Linear(config.hidden_size, config.inner_hidden_size)
-        self.dense_4h_to_h = nn.Linear(config.inner_hidden_size, config.hidden_size)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.dense_4h_to_h(nn.functional.gelu(self.dense_h_to_4h(hidden), approximate="tanh"))
-
-
 class ChatGLMBlock(GradientCheckpointingLayer):
     """One layer; what is carried past attention and MLP is the normalised input, scaled."""
 
@@ -123,7 +112,7 @@ class ChatGLMBlock(GradientCheckpointingLayer):
         self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
         self.attention = ChatGLMAttention(config, layer_idx)
         self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
-        self.mlp = ChatGLMMLP(config)
+        self.mlp = GPTNeoXMLP(config)                       # names and arithmetic are the same
 
     def forward(self, hidden: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         normed = self.input_layernorm(hidden)
