@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -117,7 +118,6 @@ def _write(work: Work, config: PretrainConfig) -> None:
         if first:
             logger.info("pretrain: rows %d to %d first", rows.start, rows.stop - 1)
             losses += _phase(work, config, model, folder, samples[:first], "rows", rows, None)["losses"]
-            model.requires_grad_(True)                      # only_rows froze all else
         figures = _phase(work, config, model, folder, samples[first:], "all", None, _meter(encoder, texts))
         shift = losses[-1][0] if losses else 0
         figures["losses"] = losses + [[step + shift, loss] for step, loss in figures["losses"]]
@@ -149,19 +149,17 @@ def _meter(encoder: ChatEncoder, texts: dict[str, list[str]]) -> Callable[[Any],
 def _phase(work: Work, config: PretrainConfig, model: Any, folder: Path, samples: list[Sample], name: str, rows: range | None,
            measure: Callable[[Any], dict[str, float]] | None) -> dict[str, Any]:
     from zhtune.train import trainer
-    hook = only_rows(model, rows) if rows else None
     schedule = config.schedule
     if rows:                                                # alone they bear twice the rate; decay would reach the rows that stay
         schedule = replace(schedule, learning_rate=2 * schedule.learning_rate, weight_decay=0.0)
-    figures = trainer.train(model.train(), folder, samples, trainer.Run(
-        schedule, work.checkpoints / name, config.seed, config.launch, work.path / "logs", measure=measure))
-    if hook is not None:
-        hook.remove()
-    return figures
+    with only_rows(model, rows) if rows else nullcontext():
+        return trainer.train(model.train(), folder, samples, trainer.Run(
+            schedule, work.checkpoints / name, config.seed, config.launch, work.path / "logs", measure=measure))
 
 
-def only_rows(model: Any, rows: range) -> Any:
-    """Freeze everything but the embedding rows `rows`, by a gradient mask; returns the hook to remove.
+@contextmanager
+def only_rows(model: Any, rows: range) -> Iterator[None]:
+    """Train nothing but the embedding rows `rows`, by a gradient mask; afterwards every weight again.
 
     Untied output rows are trained too: else new tokens would never get probability.
     """
@@ -174,18 +172,10 @@ def only_rows(model: Any, rows: range) -> Any:
     for weight in {id(w): w for w in (embedding, head)}.values():
         weight.requires_grad_(True)
         hooks.append(weight.register_hook(lambda gradient: gradient * mask.to(gradient)))    # the model may be moved after this
-    return _Hooks(hooks)
-
-
-@dataclass(frozen=True)
-class _Hooks:
-    """Several hooks that are removed together."""
-
-    hooks: list[Any]
-
-    def remove(self) -> None:
-        for hook in self.hooks:
-            hook.remove()
+    yield
+    for hook in hooks:
+        hook.remove()
+    model.requires_grad_(True)
 
 
 def _samples(work: Work, config: PretrainConfig, vocabulary: int) -> list[Sample]:
