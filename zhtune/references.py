@@ -42,6 +42,10 @@ class Source:
         """The reference, with the revision that a hub gave for it."""
         return f"{self.reference.partition('@')[0]}@{self.path.name}" if self.reference.startswith("hf:") else self.reference
 
+    def file(self, name: str) -> Path:
+        """The file of that name in a folder; the reference's own where it is a file."""
+        return self.path / name if self.path.is_dir() else self.path
+
 
 def resolve(reference: str) -> Source:
     """Say what a reference means.
@@ -96,10 +100,9 @@ def from_path(path: Path, reference: str) -> Source:
     return Source(reference, "file", digest, path, ("unknown",))
 
 
-def shipped_licences(path: Path | None) -> tuple[str, ...]:
+def shipped_licences(path: Path) -> tuple[str, ...]:
     """Licences that a shipped folder (or the one above it) names in a file LICENCES, one a line; else zhtune's own."""
-    listed = [folder / "LICENCES" for folder in ((path, path.parent) if path is not None else ())]
-    for file in listed:
+    for file in (path / "LICENCES", path.parent / "LICENCES"):
         if file.exists():
             return tuple(sorted({line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()}))
     return ("Apache-2.0",)

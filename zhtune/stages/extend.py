@@ -94,11 +94,10 @@ def extend(config: ExtendConfig) -> Artifact:
 def _write(work: Work, config: ExtendConfig) -> None:
     source = work.sources["model"]
     refuse_unfit(source)
-    if config.rope:
-        with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
-            _lengthen(work, config, materialise(source, Path(scratch)))
-        return
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
+        if config.rope:
+            _lengthen(work, config, materialise(source, Path(scratch)))
+            return
         folder = source.path if config.tokenizer_only and source.path else materialise(source, Path(scratch))
         base, new, extension = _extend_tokenizer(work, config, folder)
         domains = _PROBE if config.reproduce else _sample(vocab_file(work.sources["vocab"].path, "sample.jsonl"))

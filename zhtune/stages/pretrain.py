@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
-from zhtune.corpus.read import read_texts
 from zhtune.corpus.tokens import block_positions, read_blocks
 from zhtune.errors import ConfigError, DataError, require
 from zhtune.log import logger
@@ -103,7 +102,8 @@ def _write(work: Work, config: PretrainConfig) -> None:
         require_context(read_object(folder / "config.json"), "--block with the prompt" if taken else "--block", config.block + taken)
         model = finetune.load(work.sources["model"], Path(scratch), config.method, quantized, config.launch.strategy)
         samples = _samples(work, config, model.config.vocab_size)
-        texts = {name: _texts(work, config, source) for name, source in (("", "corpus"), ("general_", "general")) if getattr(config, source)}
+        texts = {name: bits.heldout_windows(work.sources[source].path, config.windows, config.seed)
+                 for name, source in (("", "corpus"), ("general_", "general")) if source in work.sources}
         _measure(work, model, encoder, texts, "before")
         rows = finetune.new_rows(folder)
         if rows and config.method in ("lora", "qlora") and not config.lora.new_rows:
@@ -218,11 +218,3 @@ def _blocks(path: Path, length: int, vocabulary: int) -> Any:
     if int(blocks.max()) >= vocabulary:
         raise DataError(f"holds the id {int(blocks.max())}, the model has {vocabulary} rows: it was packed for another tokenizer", path)
     return blocks
-
-
-def _texts(work: Work, config: PretrainConfig, source: str) -> list[str]:
-    path = work.sources[source].path
-    texts = bits.windows((text for _, text in read_texts(path, "heldout")), config.windows, config.seed)
-    if not texts:
-        raise DataError(f"has no held-out text of {bits.WINDOW} characters", path)
-    return texts
