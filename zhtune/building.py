@@ -53,15 +53,13 @@ class Stage:
 class Work:
     """The unfinished folder that a stage writes into."""
 
-    def __init__(self, path: Path, stage: Stage, config: Any, sources: dict[str, Any], resumed: bool):
+    def __init__(self, path: Path, stage: Stage, sources: dict[str, Any]):
         self.path = path
         """Write data files here; `checkpoints/` and `logs/` in it are not data."""
         self.checkpoints = path / "checkpoints"
         """The same folder in every process of a run"""
         self.leads = True
         """Whether what this process writes is kept"""
-        self.resumed = resumed
-        """Whether an earlier, interrupted run of the same identity left its work here."""
         self.kind = stage.kind
         self.sources: dict[str, Any] = sources
         self.counted_in = 0
@@ -121,9 +119,9 @@ def build(stage: Stage, config: Any, write: Callable[[Work], None], resumable: b
         if finished is not None:
             logger.info("%s: %s is up to date", stage.name, out)
             return finished
-        partial, resumed = _partial(out, identity, resumable)
+        partial = _partial(out, identity, resumable)
         began = time.monotonic()
-        work = Work(partial, stage, config, sources, resumed)
+        work = Work(partial, stage, sources)
         try:
             write(work)
         except ZhtuneError:
@@ -146,7 +144,7 @@ def _follow(stage: Stage, config: Any, sources: dict[str, Any], identity: dict[s
     while not ((out / "manifest.json").exists() and not first_difference(Artifact.open(out).manifest["identity"], identity)):
         if write is not None and _same(partial, identity):
             with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
-                work = Work(Path(scratch), stage, config, sources, resumed=True)
+                work = Work(Path(scratch), stage, sources)
                 work.checkpoints, work.leads = partial / "checkpoints", False
                 write(work)
                 work.close()
@@ -279,22 +277,21 @@ def _next_free(out: Path, word: str) -> Path:
     return candidate
 
 
-def _partial(out: Path, identity: dict[str, Any], resumable: bool) -> tuple[Path, bool]:
-    """The folder to work in, and whether it holds work of the same identity to go on from."""
+def _partial(out: Path, identity: dict[str, Any], resumable: bool) -> Path:
+    """The folder to work in: empty, or with work of the same identity to go on from."""
     partial = out.with_name(out.name + ".partial")
-    if partial.exists():
-        same = _same(partial, identity)
-        if same and resumable:
-            logger.info("going on with the unfinished %s", out)
-            (partial / "dropped.jsonl").unlink(missing_ok=True)     # written anew, if anything is refused this time
-            return partial, True
-        if same:
-            shutil.rmtree(partial)                          # the same work, which this stage does again from the start
-        else:
-            os.replace(partial, _next_free(out, "unfinished"))
+    same = _same(partial, identity)
+    if same and resumable:
+        logger.info("going on with the unfinished %s", out)
+        (partial / "dropped.jsonl").unlink(missing_ok=True)     # written anew, if anything is refused this time
+        return partial
+    if same:
+        shutil.rmtree(partial)                              # the same work, which this stage does again from the start
+    elif partial.exists():
+        os.replace(partial, _next_free(out, "unfinished"))
     partial.mkdir()
     write_json(partial / "started.json", identity)
-    return partial, False
+    return partial
 
 
 def _same(partial: Path, identity: dict[str, Any]) -> bool:

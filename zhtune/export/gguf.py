@@ -10,6 +10,7 @@ import errno
 import json
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,22 +29,6 @@ BLOCK = 32                                                  # weights that share
 TYPES = {"f16": ("F16", "F16"), "int8": ("Q8_0", "Q8_0"), "int4": ("Q4_1", "Q8_0")}
 # GGUF architectures whose tensors are LLaMA's, some with biases and with norms of queries and keys.
 _LAYOUTS = ("llama", "qwen2", "qwen3")
-_FILE_TYPES = {"f16": "MOSTLY_F16", "int8": "MOSTLY_Q8_0", "int4": "MOSTLY_Q4_1"}
-
-
-@dataclass(frozen=True)
-class Share:
-    """The tensors of one type in a GGUF file."""
-
-    type: str
-    tensors: int
-    weights: int
-    bytes: int
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Scales included, metadata not."""
-        return 8 * self.bytes / self.weights
 
 
 @dataclass(frozen=True)
@@ -61,7 +46,7 @@ class _Tensor:
     """Heads whose rows are permuted; 0 for none"""
 
 
-def write_gguf(folder: Path, file: Path, encoder: ChatEncoder, type: str = "int8", licence: str = "") -> list[Share]:
+def write_gguf(folder: Path, file: Path, encoder: ChatEncoder, type: str = "int8", licence: str = "") -> dict[str, Counter[str]]:
     """Write one GGUF file.
 
     Args:
@@ -72,7 +57,7 @@ def write_gguf(folder: Path, file: Path, encoder: ChatEncoder, type: str = "int8
         licence: of the weights, stated in the file.
 
     Returns:
-        The tensors by type, in the order of their first occurrence.
+        "tensors", "weights" and "bytes" (with scales, without metadata) by type, in the order of their first occurrence.
 
     Raises:
         ConfigError: another architecture, a tokenizer that llama.cpp cannot express, weights that do not fit the config.
@@ -87,7 +72,7 @@ def write_gguf(folder: Path, file: Path, encoder: ChatEncoder, type: str = "int8
     if licence:
         writer.add_license(licence)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_file_type(int(gguf.LlamaFileType[_FILE_TYPES[type]]))
+    writer.add_file_type(int(gguf.LlamaFileType[f"MOSTLY_{TYPES[type][0]}"]))
     add_tokens(writer, vocabulary)
     add_special(writer, vocabulary, folder, encoder)
     for tensor in tensors:
@@ -205,8 +190,7 @@ def _type(gguf: Any, name: str, shape: tuple[int, ...], type: str) -> Any:
 
 def _size(gguf: Any, tensor: _Tensor) -> int:
     """Bytes in the file."""
-    block, size = gguf.GGML_QUANT_SIZES[tensor.type]
-    return math.prod(tensor.shape) // block * size
+    return math.prod(gguf.quants.quant_shape_to_byte_shape(tensor.shape, tensor.type))
 
 
 def _values(tensor: _Tensor) -> np.ndarray:
@@ -242,8 +226,9 @@ def _rope_factors(config: dict[str, Any]) -> np.ndarray:
     return (1 / ((1 - smooth) / rope["factor"] + smooth)).astype(np.float32)
 
 
-def _shares(gguf: Any, tensors: list[_Tensor]) -> list[Share]:
-    kinds = dict.fromkeys(tensor.type for tensor in tensors)
-    groups = {kind: [t for t in tensors if t.type == kind] for kind in kinds}
-    return [Share(kind.name, len(group), sum(math.prod(t.shape) for t in group), sum(_size(gguf, t) for t in group))
-            for kind, group in groups.items()]
+def _shares(gguf: Any, tensors: list[_Tensor]) -> dict[str, Counter[str]]:
+    shares: dict[str, Counter[str]] = {}
+    for tensor in tensors:
+        found = {"tensors": 1, "weights": math.prod(tensor.shape), "bytes": _size(gguf, tensor)}
+        shares.setdefault(tensor.type.name, Counter()).update(found)
+    return shares

@@ -66,12 +66,10 @@ def read_vocabulary(folder: Path, rows: int | None = None) -> Vocabulary:
         raise ConfigError(f"the tokenizer has ids up to {max(by_id)}, the embedding has {rows} rows; tokenizer and weights do not "
                           "belong together")
     tokens = [by_id.get(i, f"[PAD{i}]") for i in range(rows)]
-    types = [_NORMAL if i in by_id else _UNUSED for i in range(rows)]
+    spaced = model.get("byte_fallback", False)
+    types = [_UNUSED if i not in by_id else _BYTE if spaced and _is_byte(token) else _NORMAL for i, token in enumerate(tokens)]
     unknown = model["vocab"].get(model.get("unk_token"))
     merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
-    spaced = model.get("byte_fallback", False)
-    if spaced:
-        types = [_BYTE if kind == _NORMAL and _is_byte(token) else kind for token, kind in zip(tokens, types, strict=True)]
     for added in definition["added_tokens"]:
         types[added["id"]] = _CONTROL if added["special"] else _USER_DEFINED
     if spaced and unknown is not None:
@@ -101,8 +99,9 @@ def add_tokens(writer: Any, vocabulary: Vocabulary) -> None:
 
 def add_special(writer: Any, vocabulary: Vocabulary, folder: Path, encoder: ChatEncoder) -> None:
     """Write the special ids and the chat template into a GGUFWriter."""
-    eos, *more = _end_ids(folder, encoder)
-    before = _beginning(folder)
+    named, before = _token_id(folder, "eos_token", vocabulary.tokens), _beginning(folder)
+    eos = encoder.end_id if named is None else named        # the tokenizer's end of text; the end of turn where it has none
+    more = [i for i in encoder.stop_ids if i not in (eos, encoder.end_id)]
     bos = before if before is not None else _token_id(folder, "bos_token", vocabulary.tokens)
     writer.add_bos_token_id(eos if bos is None else bos)    # without one llama.cpp assumes id 11
     writer.add_add_bos_token(before is not None)
@@ -116,23 +115,12 @@ def add_special(writer: Any, vocabulary: Vocabulary, folder: Path, encoder: Chat
     writer.add_chat_template(encoder.template_text)
 
 
-def _end_ids(folder: Path, encoder: ChatEncoder) -> list[int]:
-    """The tokenizer's end of text (the end of turn where it has none), then other stop tokens but the end of turn."""
-    tokens = json.loads((folder / "tokenizer.json").read_text("utf-8"))
-    ids = {**tokens["model"]["vocab"], **{t["content"]: t["id"] for t in tokens["added_tokens"]}}
-    eos = ids.get(_token_name(folder, "eos_token"), encoder.end_id)
-    return [eos, *(i for i in encoder.stop_ids if i not in (eos, encoder.end_id))]
-
-
 def _token_id(folder: Path, name: str, tokens: list[str]) -> int | None:
-    token = _token_name(folder, name)
-    return tokens.index(token) if token in tokens else None
-
-
-def _token_name(folder: Path, name: str) -> str:
+    """The id of what tokenizer_config.json calls eos_token or bos_token; None where it names none of the tokens."""
     file = folder / "tokenizer_config.json"
     value = json.loads(file.read_text("utf-8")).get(name) if file.exists() else None
-    return (value["content"] if isinstance(value, dict) else value) or ""
+    token = value["content"] if isinstance(value, dict) else value
+    return tokens.index(token) if token in tokens else None
 
 
 def _beginning(folder: Path) -> int | None:

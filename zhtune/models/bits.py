@@ -14,8 +14,10 @@ import math
 import random
 from collections.abc import Iterable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+from zhtune.corpus.read import read_texts
 from zhtune.errors import DataError
 
 WINDOW = 200                                                # characters of one window
@@ -29,6 +31,18 @@ def windows(texts: Iterable[str], most: int, seed: int, size: int = WINDOW) -> l
     cut = [text[i:i + size] for text in texts for i in range(0, len(text) - size + 1, size)]
     chosen = sorted(random.Random(seed).sample(range(len(cut)), min(most, len(cut))))
     return [cut[i] for i in chosen]
+
+
+def heldout_windows(corpus: Path, most: int, seed: int) -> list[str]:
+    """Windows of a corpus's held-out documents.
+
+    Raises:
+        DataError: they do not fill one.
+    """
+    found = windows((text for _, text in read_texts(corpus, "heldout")), most, seed)
+    if not found:
+        raise DataError(f"has no held-out text of {WINDOW} characters", corpus)
+    return found
 
 
 def bits_per_character(model: Any, encoder: Any, texts: list[str]) -> float:

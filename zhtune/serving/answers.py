@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 
 from zhtune.errors import ZhtuneError
 from zhtune.log import logger
@@ -18,7 +17,7 @@ from zhtune.serving.request import ChatRequest, RequestError
 
 
 class Answer:
-    """One answer as it arrives. Leaving its `with` block cancels what has not been generated yet."""
+    """One answer as it arrives. Closing it cancels what has not been generated yet."""
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
@@ -39,10 +38,7 @@ class Answer:
             raise item
         return item
 
-    def __enter__(self) -> Answer:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def close(self) -> None:
         self.cancelled.set()
 
 

@@ -13,7 +13,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,7 @@ class _Endpoint:
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": self._name}
         if chat.stream:
             return _Stream(request, chat, self.answers.start(chat), head)
-        with self.answers.start(chat) as answer:
+        with closing(self.answers.start(chat)) as answer:
             while not isinstance(item := await _first(answer, request), Reply):
                 if item is None:
                     return _json({}, 499)                   # nobody reads it
@@ -100,7 +100,7 @@ class _Stream:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         from starlette.responses import StreamingResponse
-        with self._answer:
+        with closing(self._answer):
             item = await _first(self._answer, self._request)     # what the engine refuses is still a plain 400 here
             if item is None:
                 return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -51,7 +53,7 @@ def convert(config: ConvertConfig) -> Artifact:
 
 
 def _write(work: Work, config: ConvertConfig) -> None:
-    from zhtune.models.chatglm.checkpoint import Checkpoint, write_shards
+    from zhtune.models.chatglm.checkpoint import Checkpoint
     from zhtune.models.chatglm.originals import generation_of, native_config, native_tensors
     from zhtune.models.load import quiet_libraries
     source = work.sources["model"]
@@ -70,41 +72,42 @@ def _write(work: Work, config: ConvertConfig) -> None:
     prefix = sum(".prefix_encoder." in name for name in checkpoint.names)
     if prefix:
         logger.warning("convert: %d tensors of a P-tuning v2 prefix are left out: a prefix is an adapter, not part of the model", prefix)
-    types: dict[str, int] = {}
-    size = write_shards(_counted(native_tensors(checkpoint, native), types), work.path)
     native.architectures = ["ChatGLMForCausalLM" if generation == "chatglm" else "GlmForCausalLM"]
-    native.dtype = max(types, key=types.__getitem__)
-    if generation == "chatglm" and str(native.dtype).removeprefix("torch.") == "float16":
+    native.dtype = kind = _write_weights(work, native_tensors(checkpoint, native))
+    if generation == "chatglm" and kind == "float16":
         native.rotary_float16 = True                        # as in its training, whatever it will be computed in
     native.save_pretrained(work.path)
     work.resolved |= {"generation": generation, "quantization_bit": bits, "base_digest": source.digest}
-    work.metrics |= {"parameters": sum(types.values()), "megabytes": round(size / 1e6, 2)}
 
 
 def _write_llama(work: Work, source: Path) -> None:
     """Weights and config under LLaMA's names; the tokenizer's files, whose tokenizer.json is made of tokenizer.model."""
-    from zhtune.models.chatglm.checkpoint import Checkpoint, write_shards
+    from zhtune.models.chatglm.checkpoint import Checkpoint
     published, settings = read_object(source / "config.json"), read_object(source / "tokenizer_config.json")
     native, checkpoint = llama_config(published), Checkpoint(source)
-    types: dict[str, int] = {}
     pairs = (pair for name in sorted(checkpoint.names) for pair in llama_tensors(published, name, checkpoint.read(name)))
-    size = write_shards(_counted(pairs, types), work.path)
+    native["dtype"] = _write_weights(work, pairs)
     (work.path / "tokenizer.json").write_bytes(orjson.dumps(read_tokenizer(source).definition))
     for name in ("tokenizer.model", "generation_config.json", "chat_template.jinja"):
         if (source / name).exists():
             shutil.copyfile(source / name, work.path / name)
     kept = {key: value for key, value in settings.items() if key not in ("auto_map", "added_tokens_decoder")}
     write_json(work.path / "tokenizer_config.json", {**kept, "tokenizer_class": "PreTrainedTokenizerFast"})
-    write_json(work.path / "config.json", {**native, "dtype": max(types, key=types.__getitem__)})
-    work.metrics |= {"parameters": sum(types.values()), "megabytes": round(size / 1e6, 2)}
+    write_json(work.path / "config.json", native)
 
 
-def _counted(tensors: Any, types: dict[str, int]) -> Any:
-    """The same pairs; parameters are counted by their type."""
-    for name, tensor in tensors:
-        kind = str(tensor.dtype).removeprefix("torch.")
-        types[kind] = types.get(kind, 0) + tensor.numel()
-        yield name, tensor
+def _write_weights(work: Work, tensors: Iterable[tuple[str, Any]]) -> str:
+    """Write (name, tensor) pairs as safetensors; returns the type that most parameters have."""
+    from zhtune.models.chatglm.checkpoint import write_shards
+    types: Counter[str] = Counter()
+
+    def counted() -> Iterator[tuple[str, Any]]:
+        for name, tensor in tensors:
+            types[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+            yield name, tensor
+    size = write_shards(counted(), work.path)
+    work.metrics |= {"parameters": types.total(), "megabytes": round(size / 1e6, 2)}
+    return max(types, key=types.__getitem__)
 
 
 def write_tokenizer(source: Path, out: Path, generation: str) -> dict[str, int]:

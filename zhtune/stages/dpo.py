@@ -133,8 +133,7 @@ def _warn(metrics: dict[str, Any], collapse: float) -> None:
 def _encode(work: Work, config: DpoConfig, encoder: ChatEncoder) -> tuple[list[Any], list[Any]]:
     """Pairs to train on, and those held out; a pair is never held out whose question training sees."""
     from zhtune.train.preference import Pair
-    path = work.sources["preferences"].path
-    file = path / "preferences.jsonl" if path.is_dir() else path
+    file = work.sources["preferences"].file("preferences.jsonl")
     pairs, asked = [], []
     for number, row in read_preferences(file):
         work.counted_in += 1

@@ -10,7 +10,6 @@ from typing import Any
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
-from zhtune.corpus.read import read_texts
 from zhtune.errors import ConfigError, DataError
 from zhtune.evaluation import facts
 from zhtune.graph.graph import Graph
@@ -104,7 +103,4 @@ def _bits(work: Work, config: EvaluateConfig, engine: Engine) -> float | None:
             raise ConfigError("--corpus alone measures nothing of a GGUF file or an endpoint, which tell no probabilities of a text: "
                               "give --graph, or evaluate the model before it is quantized")
         return None
-    texts = bits.windows((text for _, text in read_texts(work.sources["corpus"].path, "heldout")), config.windows, config.seed)
-    if not texts:
-        raise DataError(f"has no held-out text of {bits.WINDOW} characters", work.sources["corpus"].path)
-    return bits.bits_per_character(engine.model, engine.encoder, texts)
+    return bits.bits_per_character(engine.model, engine.encoder, bits.heldout_windows(work.sources["corpus"].path, config.windows, config.seed))

@@ -19,7 +19,7 @@ from zhtune.corpus.read import read_texts
 from zhtune.errors import ConfigError
 from zhtune.log import logger
 from zhtune.models.context import context_of, scaled
-from zhtune.models.load import TOKENIZER_FILES, copy_tokenizer, materialise
+from zhtune.models.load import TOKENIZER_FILES, copy_tokenizer, is_adapter, materialise
 from zhtune.records import read_jsonl, write_json
 from zhtune.references import MODEL_KINDS, Source
 from zhtune.templates.encode import ChatEncoder
@@ -94,12 +94,12 @@ def extend(config: ExtendConfig) -> Artifact:
 def _write(work: Work, config: ExtendConfig) -> None:
     source = work.sources["model"]
     refuse_unfit(source)
-    if config.rope:
-        with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
-            _lengthen(work, config, materialise(source, Path(scratch)))
-        return
     with tempfile.TemporaryDirectory(prefix="zhtune-") as scratch:
-        folder = source.path if config.tokenizer_only and source.path else materialise(source, Path(scratch))
+        if config.rope:
+            _lengthen(work, config, materialise(source, Path(scratch)))
+            return
+        own = source.path if config.tokenizer_only and not is_adapter(source) else None
+        folder = own or materialise(source, Path(scratch))
         base, new, extension = _extend_tokenizer(work, config, folder)
         domains = _PROBE if config.reproduce else _sample(vocab_file(work.sources["vocab"].path, "sample.jsonl"))
         texts = [text for some in domains.values() for text in some]
@@ -146,8 +146,6 @@ def _piece(tokenizer: BaseTokenizer, i: int) -> str | None:
 def refuse_unfit(source: Source) -> None:
     """Raise ConfigError, with the way out, for what has no weights of its own to extend."""
     name = source.reference
-    if source.kind == "adapter":
-        raise ConfigError(f"{name} is an adapter; merge it first: zhtune merge --adapter {name} --out …")
     if source.kind == "quantized" or (source.path is not None and source.path.suffix == ".gguf"):
         raise ConfigError(f"{name} is quantized; extend the model it was made from and quantize the result")
     if source.kind == "endpoint":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -21,7 +20,7 @@ from zhtune.models.load import chain
 from zhtune.records import write_json
 from zhtune.references import Source
 from zhtune.tokenizers.load import read_object, read_tokenizer
-from zhtune.vocabulary import compare
+from zhtune.vocabulary import compare, gates
 from zhtune.vocabulary.fertility_page import terminal, write_page
 
 STAGE = Stage("fertility", version=1, kind="report",
@@ -87,47 +86,35 @@ def _write(work: Work, config: FertilityConfig) -> None:
 
 def _open(source: Source) -> Any:
     """The tokenizer under a reference; text that looks like a special token stays text."""
-    from tokenizers import Tokenizer
     scheme, _, name = source.reference.partition(":")
-    if source.kind == "base" and scheme == "embedded":
-        tokenizer = embedded_tokenizer()
-    elif source.kind == "base":
-        if name not in shapes.SHAPES:
-            raise ConfigError(f"no shape {name!r}; there are: {', '.join(f'new:{n}' for n in shapes.SHAPES)}")
-        tokenizer = shapes.byte_tokenizer(name.partition("-")[0])
-    else:
-        definition = _definition(source.path)
+    if source.kind != "base":
+        path = source.path                                  # a tokenizer.json may be of any kind here; read_tokenizer wants one to extend
+        definition = read_object(path) if path.suffix == ".json" and path.is_file() else read_tokenizer(path).definition
         try:
-            tokenizer = Tokenizer.from_str(orjson.dumps({**definition, "padding": None, "truncation": None}).decode("utf-8"))
+            return gates.load(definition)
         except Exception as error:                          # the library has no type of its own for it
             raise ConfigError(f"{source.reference} is no tokenizer that can be loaded: {str(error).splitlines()[0]}") from error
+    if scheme == "new" and name not in shapes.SHAPES:
+        raise ConfigError(f"no shape {name!r}; there are: {', '.join(f'new:{n}' for n in shapes.SHAPES)}")
+    tokenizer = embedded_tokenizer() if scheme == "embedded" else shapes.byte_tokenizer("chatglm" if name.startswith("chatglm") else "llama")
     tokenizer.encode_special_tokens = True
     return tokenizer
 
 
-def _definition(path: Path) -> dict[str, Any]:
-    """Parsed tokenizer.json. Here it may be of any kind; `read_tokenizer` refuses those that no vocabulary can extend."""
-    if path.suffix == ".json" and path.is_file():
-        return read_object(path)
-    return read_tokenizer(path).definition
-
-
 def _texts(work: Work, config: FertilityConfig) -> dict[str, list[str]]:
     """Domain -> sampled texts, of all inputs; where two have a domain of one name, the later one says where it is from."""
-    inputs = [("part", source) for source in work.given("input")]
-    if "corpus" in work.sources:
-        inputs.append(("heldout" if any(work.sources["corpus"].path.glob("heldout-*.parquet")) else "part", work.sources["corpus"]))
     texts: dict[str, list[str]] = {}
-    for split, source in inputs:
-        found = group_by_domain(read_texts(source.path, split), source.path.stem, config.characters, config.seed)
-        if not found and split == "heldout":
-            split, found = "part", group_by_domain(read_texts(source.path), source.path.stem, config.characters, config.seed)
-        for domain, documents in found.items():
-            texts[_free(domain, source.path.stem, texts)] = documents
-        if source.kind == "corpus":
-            work.resolved["split"] = split
+    for field_name, splits in (("input", ("part",)), ("corpus", ("heldout", "part"))):
+        for source in work.given(field_name):
+            for split in splits:
+                if found := group_by_domain(read_texts(source.path, split), source.path.stem, config.characters, config.seed):
+                    break
+            for domain, documents in found.items():
+                texts[_free(domain, source.path.stem, texts)] = documents
+            if source.kind == "corpus":
+                work.resolved["split"] = split
     if not texts:
-        raise DataError("holds no text: there is nothing to measure on", inputs[0][1].path)
+        raise DataError("holds no text: there is nothing to measure on", (work.given("input") or work.given("corpus"))[0].path)
     return texts
 
 

@@ -132,8 +132,7 @@ def _fits(work: Work, engine: Engine, prompt: Prompt) -> bool:
 
 def _read(work: Work, adapters: dict[str, Source], own: bool) -> Iterator[Prompt]:
     """The prompts of a file. Dropped by name: no_question (nothing to answer)."""
-    path = work.sources["prompts"].path
-    file = path / "records.jsonl" if path.is_dir() else path
+    file = work.sources["prompts"].file("records.jsonl")
     taken: set[str] = set()
     for number, row in _lines(file) if file.suffix == ".txt" else read_jsonl(file):
         work.counted_in += 1

@@ -61,9 +61,8 @@ def kg(config: KgConfig) -> Artifact:
 
 def _write(work: Work, config: KgConfig) -> None:
     folder = work.sources["input"].path
-    given, path = work.sources.get("ontology"), folder / "ontology.yaml"
-    if given:
-        path = given.path / "ontology.yaml" if given.path.is_dir() else given.path
+    given = work.sources.get("ontology")
+    path = given.file("ontology.yaml") if given else folder / "ontology.yaml"
     ontology = read_ontology(path) if given or path.exists() else None
     if ontology:
         targets(ontology, path)                             # names that are claimed twice, before any is looked up

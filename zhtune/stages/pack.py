@@ -87,16 +87,16 @@ def _write(work: Work, config: PackConfig) -> None:
         raise ConfigError("--weights are for several corpora: name them with --corpus A B, or leave the weights out")
     folders = [work.path / "checkpoints" / str(i) if mixed else work.path for i in range(len(sources))]
     made = [_tokenise(work, s, f, definition, encoder, config.workers) for s, f in zip(sources, folders, strict=True)]
-    tokens = [tokens for _, tokens, _ in made]
+    tokens = [tokens for tokens, _ in made]
     work.kept = work.counted_in
-    work.metrics |= {"tokens": sum(tokens), "tokens_per_character": sum(tokens) / max(sum(characters for _, _, characters in made), 1)}
+    work.metrics |= {"tokens": sum(tokens), "tokens_per_character": sum(tokens) / max(sum(characters for _, characters in made), 1)}
     if mixed:
         parts = mixing.plan(names, tokens, config.weights, config.temperature, config.max_epochs, config.total_tokens)
         _mix(work, config, parts, folders, encoder.size)
 
 
-def _tokenise(work: Work, source: Source, folder: Path, definition: dict[str, Any], encoder: ChatEncoder, workers: int) -> tuple[int, int, int]:
-    """Write one corpus; (documents, tokens, characters)."""
+def _tokenise(work: Work, source: Source, folder: Path, definition: dict[str, Any], encoder: ChatEncoder, workers: int) -> tuple[int, int]:
+    """Write one corpus; (tokens, characters)."""
     folder.mkdir(parents=True, exist_ok=True)
     characters = 0
 
@@ -111,7 +111,7 @@ def _tokenise(work: Work, source: Source, folder: Path, definition: dict[str, An
     count, tokens = write_tokens(folder, documents, encoder.size)
     if count == 0:
         raise DataError("holds no document", source.path)
-    return count, tokens, characters
+    return tokens, characters
 
 
 def _encoded(texts: Iterator[str], encode: Encode, definition: dict[str, Any] | None, workers: int) -> Iterator[list[int]]:

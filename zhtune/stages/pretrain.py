@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +12,6 @@ from typing import Any, ClassVar
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
-from zhtune.corpus.read import read_texts
 from zhtune.corpus.tokens import block_positions, read_blocks
 from zhtune.errors import ConfigError, DataError, require
 from zhtune.log import logger
@@ -102,7 +102,8 @@ def _write(work: Work, config: PretrainConfig) -> None:
         require_context(read_object(folder / "config.json"), "--block with the prompt" if taken else "--block", config.block + taken)
         model = finetune.load(work.sources["model"], Path(scratch), config.method, quantized, config.launch.strategy)
         samples = _samples(work, config, model.config.vocab_size)
-        texts = {name: _texts(work, config, source) for name, source in (("", "corpus"), ("general_", "general")) if getattr(config, source)}
+        texts = {name: bits.heldout_windows(work.sources[source].path, config.windows, config.seed)
+                 for name, source in (("", "corpus"), ("general_", "general")) if source in work.sources}
         _measure(work, model, encoder, texts, "before")
         rows = finetune.new_rows(folder)
         if rows and config.method in ("lora", "qlora") and not config.lora.new_rows:
@@ -117,7 +118,6 @@ def _write(work: Work, config: PretrainConfig) -> None:
         if first:
             logger.info("pretrain: rows %d to %d first", rows.start, rows.stop - 1)
             losses += _phase(work, config, model, folder, samples[:first], "rows", rows, None)["losses"]
-            model.requires_grad_(True)                      # only_rows froze all else
         figures = _phase(work, config, model, folder, samples[first:], "all", None, _meter(encoder, texts))
         shift = losses[-1][0] if losses else 0
         figures["losses"] = losses + [[step + shift, loss] for step, loss in figures["losses"]]
@@ -149,19 +149,17 @@ def _meter(encoder: ChatEncoder, texts: dict[str, list[str]]) -> Callable[[Any],
 def _phase(work: Work, config: PretrainConfig, model: Any, folder: Path, samples: list[Sample], name: str, rows: range | None,
            measure: Callable[[Any], dict[str, float]] | None) -> dict[str, Any]:
     from zhtune.train import trainer
-    hook = only_rows(model, rows) if rows else None
     schedule = config.schedule
     if rows:                                                # alone they bear twice the rate; decay would reach the rows that stay
         schedule = replace(schedule, learning_rate=2 * schedule.learning_rate, weight_decay=0.0)
-    figures = trainer.train(model.train(), folder, samples, trainer.Run(
-        schedule, work.checkpoints / name, config.seed, config.launch, work.path / "logs", measure=measure))
-    if hook is not None:
-        hook.remove()
-    return figures
+    with only_rows(model, rows) if rows else nullcontext():
+        return trainer.train(model.train(), folder, samples, trainer.Run(
+            schedule, work.checkpoints / name, config.seed, config.launch, work.path / "logs", measure=measure))
 
 
-def only_rows(model: Any, rows: range) -> Any:
-    """Freeze everything but the embedding rows `rows`, by a gradient mask; returns the hook to remove.
+@contextmanager
+def only_rows(model: Any, rows: range) -> Iterator[None]:
+    """Train nothing but the embedding rows `rows`, by a gradient mask; afterwards every weight again.
 
     Untied output rows are trained too: else new tokens would never get probability.
     """
@@ -174,18 +172,10 @@ def only_rows(model: Any, rows: range) -> Any:
     for weight in {id(w): w for w in (embedding, head)}.values():
         weight.requires_grad_(True)
         hooks.append(weight.register_hook(lambda gradient: gradient * mask.to(gradient)))    # the model may be moved after this
-    return _Hooks(hooks)
-
-
-@dataclass(frozen=True)
-class _Hooks:
-    """Several hooks that are removed together."""
-
-    hooks: list[Any]
-
-    def remove(self) -> None:
-        for hook in self.hooks:
-            hook.remove()
+    yield
+    for hook in hooks:
+        hook.remove()
+    model.requires_grad_(True)
 
 
 def _samples(work: Work, config: PretrainConfig, vocabulary: int) -> list[Sample]:
@@ -228,11 +218,3 @@ def _blocks(path: Path, length: int, vocabulary: int) -> Any:
     if int(blocks.max()) >= vocabulary:
         raise DataError(f"holds the id {int(blocks.max())}, the model has {vocabulary} rows: it was packed for another tokenizer", path)
     return blocks
-
-
-def _texts(work: Work, config: PretrainConfig, source: str) -> list[str]:
-    path = work.sources[source].path
-    texts = bits.windows((text for _, text in read_texts(path, "heldout")), config.windows, config.seed)
-    if not texts:
-        raise DataError(f"has no held-out text of {bits.WINDOW} characters", path)
-    return texts

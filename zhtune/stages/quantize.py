@@ -60,11 +60,12 @@ def _write(work: Work, config: QuantizeConfig) -> None:
         shutil.copyfile(folder / "config.json", work.path / "config.json")
     (work.path / "chat_template.jinja").write_text(encoder.template_text, "utf-8")
     work.report["gate"] = check_tokens(work.path, encoder)
-    weights, size = sum(s.weights for s in shares), sum(s.bytes for s in shares)
+    weights, size = (sum(share[what] for share in shares.values()) for what in ("weights", "bytes"))
     work.metrics |= {"bits_per_weight": round(8 * size / weights, 3), "megabytes": round((work.path / MODEL_FILE).stat().st_size / 1e6, 2),
                      "weights": weights, "type": config.type}
-    work.report["tensors"] = [{"type": s.type, "tensors": s.tensors, "weights": s.weights, "share": round(s.weights / weights, 4),
-                               "bits_per_weight": round(s.bits_per_weight, 3), "megabytes": round(s.bytes / 1e6, 3)} for s in shares]
+    work.report["tensors"] = [
+        {"type": name, "tensors": s["tensors"], "weights": s["weights"], "share": round(s["weights"] / weights, 4),
+         "bits_per_weight": round(8 * s["bytes"] / s["weights"], 3), "megabytes": round(s["bytes"] / 1e6, 3)} for name, s in shares.items()]
     work.resolved |= {"base": source.reference, "base_digest": source.digest}
 
 

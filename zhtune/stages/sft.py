@@ -148,14 +148,15 @@ def divide(work: Work, config: SftConfig, encoder: ChatEncoder) -> tuple[list[Sa
         train += mixed
     work.kept = len(taught)
     if not train:
-        raise DataError(f"no record is left to train on: {dict(work.dropped) or 'the file is empty'}", _file(sources[0]))
+        raise DataError(f"no record is left to train on: {dict(work.dropped) or 'the file is empty'}", sources[0].file("records.jsonl"))
     if cuts:
         work.metrics["cut"] = dict(sorted(cuts.items()))
         logger.info("sft: cut to %d tokens: %s", config.max_length, ", ".join(f"{count} {what}" for what, count in sorted(cuts.items())))
     if len(shares) > 1:
         _report_shares(work, shares)
     if config.validation.share and not held:
-        raise DataError(f"--validation.share {config.validation.share} holds out none of {len(taught)} records: raise it", _file(sources[0]))
+        raise DataError(f"--validation.share {config.validation.share} holds out none of {len(taught)} records: raise it",
+                        sources[0].file("records.jsonl"))
     if config.validation_records:
         held = encode(work, encoder, work.sources["validation_records"], config, "validation:")
     return train, _without_leaks(work, held, taught)
@@ -190,7 +191,7 @@ def encode(work: Work, encoder: ChatEncoder, source: Source, config: SftConfig, 
     Where the template lets only the last answer be trained (ChatGLM-6B and 2, Qwen3), a record is one sample an answer.
     """
     samples: list[tuple[Sample, list[str]]] = []
-    for number, record in progress(read_records(_file(source)), "encode"):
+    for number, record in progress(read_records(source.file("records.jsonl")), "encode"):
         messages = with_tools(record["messages"], record.get("tools"))
         parts = answered(messages) if encoder.last_only else [messages]
         work.counted_in += len(parts)
@@ -213,7 +214,3 @@ def encode(work: Work, encoder: ChatEncoder, source: Source, config: SftConfig, 
 def _trains(sample: Sample, encoder: ChatEncoder) -> bool:
     """Whether anything but ends of turns is trained."""
     return any(m for m, i in zip(sample.loss_mask, sample.input_ids, strict=True) if i not in encoder.stop_ids)
-
-
-def _file(source: Source) -> Path:
-    return source.path / "records.jsonl" if source.path.is_dir() else source.path

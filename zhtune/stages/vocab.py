@@ -99,7 +99,7 @@ def _write(work: Work, config: VocabConfig) -> None:
     for name, some in domains.items():
         counts.add_counts(some, config.weights.get(name, 1))
     counts.add_counts(_count(names), config.graph_weight)
-    words = _seeds(work)
+    words = read_vocabulary_words(work.sources["seed_vocab"].path) if "seed_vocab" in work.sources else []
     if not counts.runs and words:                           # a vocabulary taken over as it is
         counts = _count(words)
     if config.jieba:
@@ -133,10 +133,6 @@ def _counted(work: Work, texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str
         work.counted_in += 1
         work.kept += 1
         yield item
-
-
-def _seeds(work: Work) -> list[str]:
-    return read_vocabulary_words(work.sources["seed_vocab"].path) if "seed_vocab" in work.sources else []
 
 
 def _training_texts(work: Work) -> Iterator[tuple[str, str]]:
@@ -196,15 +192,13 @@ def _term_report(terms: list[str], trained: Trained, counts: TextCounts) -> list
     """Term by term: whether it is one piece, how often the text holds it, and how often it stays one token there."""
     uses = {p.text: p.count for p in trained.pieces}
     reasons = {word: reason for reason, some in trained.refused.items() for word in some}
-    found = {term: 0 for term in terms}
-    by_length: dict[int, set[str]] = {}
-    for term in terms:
-        by_length.setdefault(len(term), set()).add(term)
+    found = dict.fromkeys(terms, 0)
+    lengths = sorted(set(map(len, terms)))
     for run, count in counts.runs.items():
-        for length, some in by_length.items():
+        for length in lengths:
             for i in range(len(run) - length + 1):
-                if run[i:i + length] in some:
-                    found[run[i:i + length]] += count
+                if (part := run[i:i + length]) in found:
+                    found[part] += count
     return [{"term": term, "one_piece": term in uses, "reason": reasons.get(term, ""), "occurrences": found[term],
              "as_one_token": uses.get(term, 0)} for term in terms]
 
@@ -241,7 +235,7 @@ def graph_texts(source: Source) -> set[str]:
         DataError: there are no triples.
     """
     folder = source.path if source.path.is_dir() else source.path.parent
-    triples = folder / "triples.jsonl" if source.path.is_dir() else source.path
+    triples = source.file("triples.jsonl")
     texts: set[str] = set()
     for _, row in read_jsonl(triples):
         texts |= set(_strings([row.get(key) for key in ("head", "relation", "tail", "head_type", "tail_type")]))
