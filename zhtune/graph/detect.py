@@ -100,7 +100,7 @@ def read(found: list[Found], ontology: Ontology | None) -> Read:
     types = ontology.types if ontology else ()
     layout: Rows | None = None
     if graph.nodes:
-        layout = _layout(graph.layout(), ontology)
+        layout = _layout(layout_of([*graph.nodes.values()]), ontology)
         items += graph.items(layout, types)
     elif graph.edges:
         raise DataError("relationships without nodes: give the folder that holds both", found[0].path)
@@ -121,7 +121,7 @@ def _layout(drafted: Rows, ontology: Ontology | None) -> Rows:
 
 
 def _table_shape(path: Path, ontology: Ontology | None) -> str:
-    header = next((cells for _, cells in read_csv(path, _delimiter(path))), None)
+    header = next((cells for _, cells in read_csv(path)), None)
     if header is None:
         return "triples"
     if columns(header) is not None:
@@ -156,24 +156,11 @@ def _json_shape(path: Path, ontology: Ontology | None) -> str:
     if is_lines(path):
         shape = _jsonl_shape(path, ontology)
         return "json_triples" if shape == "triples" else shape
-    value = load(path)
-    listed = value if isinstance(value, list) else []
-    if triples_in(value) or (listed and is_triple(listed[0])):
-        return "json_triples"
-    return "entities"
+    return "json_triples" if triples_in(load(path)) else "entities"
 
 
 def _read_json_triples(path: Path) -> Iterator[Raw]:
-    if is_lines(path):
-        return json_triples(load_lines(path), str(path))
-    value = load(path)
-    listed = value if isinstance(value, list) else []
-    flat = enumerate(listed, 1) if listed and is_triple(listed[0]) else triples_in(value)
-    return json_triples(flat or [], str(path))
-
-
-def _read_table(path: Path) -> Iterator[Row]:
-    return table_rows(read_csv(path, _delimiter(path)), str(path))
+    return json_triples(load_lines(path) if is_lines(path) else triples_in(load(path)) or [], str(path))
 
 
 def _read_sheets(path: Path, ontology: Ontology | None, items: list[Item], rows: list[Row]) -> None:
@@ -188,17 +175,11 @@ def _read_sheets(path: Path, ontology: Ontology | None, items: list[Item], rows:
         raise DataError("holds no cell with a text", path)
 
 
-def _delimiter(path: Path) -> str:
-    return "\t" if path.suffix.lower() == ".tsv" else ","
-
-
 _SHAPES: dict[str, str | Callable[[Path, Ontology | None], str]] = {
     ".jsonl": _jsonl_shape, ".json": _json_shape, ".csv": _table_shape, ".tsv": _table_shape, ".spo": "spo", ".graphml": "graphml",
     ".nt": "ntriples", ".ttl": "turtle", **dict.fromkeys(_SHEETS, "sheets")}
 _ITEMS: dict[str, Callable[[Path], Iterator[Item]]] = {
     "triples": read_triples, "spo": read_spo, "json_triples": _read_json_triples, "ntriples": read_ntriples, "turtle": read_turtle}
-_ROWS: dict[str, Callable[[Path], Iterator[Row]]] = {"table": _read_table, "entities": entity_rows}
+_ROWS: dict[str, Callable[[Path], Iterator[Row]]] = {"table": lambda path: table_rows(read_csv(path), str(path)), "entities": entity_rows}
 _NODES: dict[str, Callable[[Path, PropertyGraph], None]] = {
-    "neo4j": lambda path, graph: read_admin(path, _delimiter(path), graph),
-    "apoc_csv": lambda path, graph: read_apoc_csv(path, _delimiter(path), graph),
-    "apoc_json": read_apoc_json, "graphml": read_graphml}
+    "neo4j": read_admin, "apoc_csv": read_apoc_csv, "apoc_json": read_apoc_json, "graphml": read_graphml}

@@ -49,7 +49,7 @@ def _add_node(graph: PropertyGraph, attributes: dict[str, str], named: dict[str,
         named.setdefault("labels", attributes["labels"])    # apoc writes them here and as data
     labels = next((named.pop(name) for name in _LABELS if name in named), "")
     fields, kinds = {name: [value] for name, value in named.items()}, tuple(filter(None, labels.split(":")))
-    graph.add_node(attributes["id"], Row(fields, "scalar", frozenset(), clean(attributes["id"]), kinds, str(path), line))
+    graph.add_node(attributes["id"], Row(fields, str(path), line, name=clean(attributes["id"]), labels=kinds))
 
 
 def _add_edge(graph: PropertyGraph, attributes: dict[str, str], named: dict[str, str], path: Path, line: int) -> None:
