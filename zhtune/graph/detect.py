@@ -89,14 +89,11 @@ def read(found: list[Found], ontology: Ontology | None) -> Read:
     rows: list[Row] = []
     graph = PropertyGraph()
     for file in found:
-        if file.shape in _ITEMS:
-            items += _ITEMS[file.shape](file.path)
-        elif file.shape in _NODES:
+        if file.shape in _NODES:
             _NODES[file.shape](file.path, graph)
-        elif file.shape in _ROWS:
-            rows += _ROWS[file.shape](file.path)
-        else:
-            _read_sheets(file.path, ontology, items, rows)
+            continue
+        for one in _read_sheets(file.path, ontology) if file.shape == "sheets" else _READERS[file.shape](file.path):
+            (rows if isinstance(one, Row) else items).append(one)
     types = ontology.types if ontology else ()
     layout: Rows | None = None
     if graph.nodes:
@@ -163,14 +160,12 @@ def _read_json_triples(path: Path) -> Iterator[Raw]:
     return json_triples(load_lines(path) if is_lines(path) else triples_in(load(path)) or [], str(path))
 
 
-def _read_sheets(path: Path, ontology: Ontology | None, items: list[Item], rows: list[Row]) -> None:
+def _read_sheets(path: Path, ontology: Ontology | None) -> Iterator[Raw | Row]:
     empty = True
     for place, lines in read_sheets(path):
         empty = False
-        if _is_wide([clean(cell) for cell in lines[0][1]], ontology):
-            rows += table_rows(iter(lines), place)
-        else:
-            items += table_triples(lines, place)
+        wide = _is_wide([clean(cell) for cell in lines[0][1]], ontology)
+        yield from table_rows(iter(lines), place) if wide else table_triples(lines, place)
     if empty:
         raise DataError("holds no cell with a text", path)
 
@@ -178,8 +173,8 @@ def _read_sheets(path: Path, ontology: Ontology | None, items: list[Item], rows:
 _SHAPES: dict[str, str | Callable[[Path, Ontology | None], str]] = {
     ".jsonl": _jsonl_shape, ".json": _json_shape, ".csv": _table_shape, ".tsv": _table_shape, ".spo": "spo", ".graphml": "graphml",
     ".nt": "ntriples", ".ttl": "turtle", **dict.fromkeys(_SHEETS, "sheets")}
-_ITEMS: dict[str, Callable[[Path], Iterator[Item]]] = {
-    "triples": read_triples, "spo": read_spo, "json_triples": _read_json_triples, "ntriples": read_ntriples, "turtle": read_turtle}
-_ROWS: dict[str, Callable[[Path], Iterator[Row]]] = {"table": lambda path: table_rows(read_csv(path), str(path)), "entities": entity_rows}
+_READERS: dict[str, Callable[[Path], Iterator[Item | Row]]] = {
+    "triples": read_triples, "spo": read_spo, "json_triples": _read_json_triples, "ntriples": read_ntriples, "turtle": read_turtle,
+    "table": lambda path: table_rows(read_csv(path), str(path)), "entities": entity_rows}
 _NODES: dict[str, Callable[[Path, PropertyGraph], None]] = {
     "neo4j": read_admin, "apoc_csv": read_apoc_csv, "apoc_json": read_apoc_json, "graphml": read_graphml}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from typing import TypeVar
 
 from zhtune.errors import DataError
 from zhtune.graph.graph import Triple
 from zhtune.graph.items import Attributed, Raw
 from zhtune.graph.ontology import Ontology
+
+Statement = TypeVar("Statement", Triple, Attributed)
 
 
 def typed(raws: list[Raw], ontology: Ontology) -> list[tuple[Triple, Raw]]:
@@ -31,33 +34,23 @@ def typed(raws: list[Raw], ontology: Ontology) -> list[tuple[Triple, Raw]]:
     return pairs
 
 
-def without_noise(pairs: list[tuple[Triple, Raw]], drop: Callable[..., None]) -> list[tuple[Triple, Raw]]:
-    """Drop duplicates and self loops, each counted by name."""
-    seen: set[tuple[str, str, str]] = set()
+def without_noise(pairs: list[tuple[Statement, Raw | Attributed]], drop: Callable[..., None]) -> list[tuple[Statement, Raw | Attributed]]:
+    """Drop duplicates and triples that are self loops, each counted by name.
+
+    Args:
+        pairs: triples or attributes, each with what it was read as.
+    """
+    seen: set[tuple[str, ...]] = set()
     kept = []
-    for triple, raw in pairs:
-        key = (triple.head, triple.relation, triple.tail)
-        if triple.head == triple.tail:
-            drop("self_loop", raw, triple=list(key))
+    for statement, read in pairs:
+        key = statement[:3]
+        if isinstance(statement, Triple) and statement.head == statement.tail:
+            drop("self_loop", read, triple=list(key))
         elif key in seen:
-            drop("duplicate", raw, triple=list(key))
+            drop("duplicate", read, triple=list(key))
         else:
             seen.add(key)
-            kept.append((triple, raw))
-    return kept
-
-
-def without_repeats(values: list[Attributed], drop: Callable[..., None]) -> list[Attributed]:
-    """Drop attributes that were there before, counted by name."""
-    seen: set[tuple[str, str, str]] = set()
-    kept = []
-    for value in values:
-        key = (value.entity, value.attribute, value.value)
-        if key in seen:
-            drop("duplicate", value, triple=list(key))
-        else:
-            seen.add(key)
-            kept.append(value)
+            kept.append((statement, read))
     return kept
 
 

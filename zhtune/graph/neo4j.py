@@ -18,7 +18,7 @@ from zhtune.errors import DataError
 from zhtune.graph.json_files import load_lines
 from zhtune.graph.property_graph import Edge, PropertyGraph
 from zhtune.graph.rows import Row
-from zhtune.graph.tables import Line, check_header, clean, read_csv
+from zhtune.graph.tables import Line, check_header, clean, parts, read_csv
 
 _HEADER = re.compile(r"(?P<name>[^:]*):(?P<kind>[A-Za-z_]+)(?P<list>\[\])?(?:\((?P<space>[^)]*)\))?(?:\{[^}]*\})?")
 _ROLES = ("ID", "LABEL", "START_ID", "END_ID", "TYPE", "IGNORE")
@@ -59,7 +59,7 @@ def read_admin(path: Path, graph: PropertyGraph) -> None:
     for line, cells in _full_rows(lines, len(header), path):
         row = [(c, cell) for c, cell in zip(header, cells, strict=True) if cell and c.role != "IGNORE"]
         roles = {c.role: (c.space, cell) for c, cell in row if c.role}
-        fields = {c.name: _parts(cell) if c.list else [cell] for c, cell in row if c.name and c.role in ("", "ID")}
+        fields = {c.name: parts(cell, ";") if c.list else [cell] for c, cell in row if c.name and c.role in ("", "ID")}
         if any(c.role == "START_ID" for c in header):
             start, end, kind = (roles.get(role, ("", "")) for role in ("START_ID", "END_ID", "TYPE"))
             if not (start[1] and end[1] and kind[1]):
@@ -71,7 +71,7 @@ def read_admin(path: Path, graph: PropertyGraph) -> None:
             raise DataError("the :ID is empty", path, line)
         own = next(c.name for c in header if c.role == "ID")
         fields = {(":ID" if name == own else name): texts for name, texts in fields.items()}
-        labels = tuple(_parts(roles.get("LABEL", ("", ""))[1]))
+        labels = tuple(parts(roles.get("LABEL", ("", ""))[1], ";"))
         graph.add_node("\0".join(roles["ID"]), Row(fields, str(path), line, name=roles["ID"][1], labels=labels))
 
 
@@ -134,10 +134,6 @@ def _full_rows(lines: Iterator[Line], width: int, path: Path) -> Iterator[Line]:
         yield line, [clean(cell) for cell in cells]
     if empty:
         raise DataError("holds a header and no row; put the header and its data into one file", path)
-
-
-def _parts(cell: str) -> list[str]:
-    return [part for part in (p.strip() for p in cell.split(";")) if part]
 
 
 def _mapping(value: Any, path: Path, number: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -40,6 +41,11 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
 def clean(text: str) -> str:
     """A cell or name in NFC, without outer white space."""
     return normalise(text).strip()
+
+
+def parts(text: str, split: str) -> list[str]:
+    """What stands between the matches of a regular expression, without outer white space; nothing that is empty."""
+    return [part for part in map(str.strip, re.split(split, text)) if part]
 
 
 def read_csv(path: Path) -> Iterator[Line]:

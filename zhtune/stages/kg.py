@@ -129,7 +129,7 @@ def _checked(work: Work, what: Read, ontology: Ontology, config: KgConfig, found
     pairs = _settle(pairs, ontology, config, drop, placed.found)
     if config.order == "file" and not all(f.shape in IN_ORDER for f in found):
         pairs = _grouped(pairs, ontology)
-    attributes = hygiene.without_repeats(placed.attributes, drop)
+    attributes = [a for a, _ in hygiene.without_noise([(a, a) for a in placed.attributes], drop)]
     if not pairs and not attributes:
         raise DataError("no triple is left", found[0].path)
     placed.found += Counter({name: counts[name] for name in ("duplicate", "self_loop")})
