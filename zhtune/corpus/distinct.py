@@ -8,11 +8,9 @@ letters and digits), and of equally long ones the one whose id has the lowest ha
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,8 @@ from zhtune.corpus.minhash import sketch
 from zhtune.corpus.near import NearIndex
 from zhtune.corpus.sentences import RepeatedSpans
 from zhtune.corpus.units import fold_units
+from zhtune.digests import hash64
+from zhtune.parallel import batches
 from zhtune.records import Document, dumps
 
 _BATCH = 100                                                # documents at a time
@@ -58,7 +58,7 @@ class Distinct:
             return
         spool = _Spool(scratch)
         index = NearIndex(scratch, self.near) if self.near else None
-        for batch in _batches(spool.written(others, documents)):
+        for batch in batches(spool.written(others, documents), lambda _: 1, _BATCH):
             texts = [document.text for document in batch]
             if index:
                 sketches = sketch(texts, index.rows)
@@ -73,7 +73,7 @@ class Distinct:
         spool.close()
 
     def _clean_of_items(self, documents: Iterable[Document], benchmark: Benchmark, drop: Drop) -> Iterator[Document]:
-        for batch in _batches(documents):
+        for batch in batches(documents, lambda _: 1, _BATCH):
             for document, hit in zip(batch, benchmark.find([d.text for d in batch]), strict=True):
                 if hit and hit.held:
                     drop("benchmark", document, item=hit.place, share=round(hit.share, 3), text=hit.text[:200])
@@ -122,7 +122,7 @@ class _Spool:
     def _write(self, file: Any, ids: Any, document: Document) -> Document:
         file.write(dumps([document.id, document.text, document.metadata]) + b"\n")
         ids.write(dumps(document.id) + b"\n")
-        self._keys.append(int.from_bytes(hashlib.blake2b(document.id.encode("utf-8", "surrogatepass"), digest_size=8).digest()))
+        self._keys.append(hash64(document.id))
         return document
 
     def order(self) -> np.ndarray:
@@ -143,9 +143,3 @@ class _Spool:
     def close(self) -> None:
         self._path.unlink()
         self._ids.unlink()
-
-
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    documents = iter(documents)
-    while batch := list(islice(documents, _BATCH)):
-        yield batch

@@ -48,13 +48,12 @@ class NearIndex:
     def __init__(self, scratch: Path, threshold: float):
         self.rows = rows_a_band(threshold)
         self._threshold, self._scratch = threshold, scratch
-        self._ends = array("q")
+        self._bounds = array("q", [0])                      # of each document's units
         self._files = [open(scratch / name, "w+b") for name in ("units", "bins", *(f"band-{i:03d}" for i in range(BINS // self.rows)))]
 
     def add(self, sketches: Sketches) -> None:
         """Remember documents, of which `minhash.sketch` has made sketches with `self.rows`."""
-        begin = self._ends[-1] if self._ends else 0
-        self._ends.extend((begin + sketches.bounds[1:]).tolist())
+        self._bounds.extend((self._bounds[-1] + sketches.bounds[1:]).tolist())
         units, bins, *bands = self._files
         units.write(sketches.units.tobytes())
         bins.write(sketches.bins.tobytes())
@@ -94,8 +93,8 @@ class NearIndex:
     def _likely(self, pairs: np.ndarray, order: np.ndarray, bins: np.ndarray) -> np.ndarray:
         """Whether the estimated Jaccard of each pair is at most four standard errors below the threshold."""
         left, right = order[pairs >> np.uint64(32)], order[pairs & _LOW]
-        ends = np.asarray(self._ends)
-        lengths = np.minimum(*(ends[n] - np.where(n > 0, ends[n - 1], 0) for n in (left, right)))
+        bounds = np.asarray(self._bounds)
+        lengths = np.minimum(*(bounds[n + 1] - bounds[n] for n in (left, right)))
         error = np.sqrt(self._threshold * (1 - self._threshold) / np.clip(lengths - 4, 1, BINS))
         equal = np.concatenate([(bins[left[i:i + _PAIRS]] == bins[right[i:i + _PAIRS]]).mean(axis=1) for i in range(0, len(left), _PAIRS)])
         return equal >= self._threshold - 4 * error
@@ -116,8 +115,8 @@ class NearIndex:
                     yield Twin(int(order[other]), int(order[rank]), jaccard)
 
     def _shingles(self, number: int) -> np.ndarray:
-        begin = self._ends[number - 1] if number else 0
-        data = os.pread(self._files[0].fileno(), 2 * (self._ends[number] - begin), 2 * begin)
+        begin, end = self._bounds[number:number + 2]
+        data = os.pread(self._files[0].fileno(), 2 * (end - begin), 2 * begin)
         hashes = shingles(np.frombuffer(data, np.uint16))
         hashes.sort()                                       # twice as fast as np.unique
         return hashes[np.diff(hashes, prepend=~hashes[:1]) != 0]

@@ -62,7 +62,7 @@ def read_files(paths: list[Path], fields: Iterable[str] = ()) -> Iterator[Docume
     Raises:
         DataError: a folder that holds no readable file.
     """
-    return (unseal(item) if isinstance(item, Sealed) else item for item in read_sealed(paths, fields))
+    return map(unseal, read_sealed(paths, fields))
 
 
 def read_sealed(paths: list[Path], fields: Iterable[str] = ()) -> Iterator[Document | Refusal | Sealed]:
@@ -91,8 +91,10 @@ def list_files(paths: list[Path], suffixes: Iterable[str] = SUFFIXES, files_of: 
             yield file, place + (file.name if path.is_file() else file.relative_to(path).as_posix())
 
 
-def unseal(item: Sealed) -> Document | Refusal:
-    """Open what was sealed."""
+def unseal(item: Document | Refusal | Sealed) -> Document | Refusal:
+    """Open what is sealed."""
+    if not isinstance(item, Sealed):
+        return item
     try:
         if item.suffix in _PAGES:
             text, encoding = (item.content, "") if isinstance(item.content, str) else decode(item.content) or ("", None)
