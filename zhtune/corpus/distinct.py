@@ -8,6 +8,8 @@ letters and digits), and of equally long ones the one whose id has the lowest ha
 
 from __future__ import annotations
 
+import hashlib
+import sqlite3
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,9 +27,32 @@ from zhtune.corpus.units import fold_units
 from zhtune.digests import hash64
 from zhtune.parallel import batches
 from zhtune.records import Document, dumps
+from zhtune.text import fold
 
 _BATCH = 100                                                # documents at a time
 Drop = Callable[..., None]
+
+
+def unique(documents: Iterable[Document], scratch: Path, drop: Drop) -> Iterator[Document]:
+    """Yield the first of documents whose folded texts are equal. Of each 16 bytes are remembered, on disk (SQLite): memory does not grow.
+
+    Args:
+        documents: normalised.
+        scratch: a folder; takes about 40 bytes a document.
+        drop: as of `Distinct`.
+    """
+    path = scratch / "duplicates"
+    seen = sqlite3.connect(path, isolation_level=None)
+    seen.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-65536;"
+                       "CREATE TABLE seen (key BLOB PRIMARY KEY, name TEXT) WITHOUT ROWID; BEGIN")
+    for document in documents:
+        key = hashlib.blake2b(fold(document.text).encode("utf-8"), digest_size=16).digest()
+        if seen.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, document.id)).rowcount:
+            yield document
+        else:
+            drop("duplicate", document, same_as=seen.execute("SELECT name FROM seen WHERE key = ?", (key,)).fetchone()[0])
+    seen.close()
+    path.unlink()
 
 
 @dataclass(frozen=True)

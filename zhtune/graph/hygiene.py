@@ -15,21 +15,18 @@ Statement = TypeVar("Statement", Triple, Attributed)
 
 
 def typed(raws: list[Raw], ontology: Ontology) -> list[tuple[Triple, Raw]]:
-    """Triples with types from the data or, where it has none, from the ontology.
+    """Triples of declared relations with types from the data or, where it has none, from the ontology.
 
     Raises:
-        DataError: a relation that the ontology does not declare, or a type that the relation does not allow.
+        DataError: a type that the relation does not allow.
     """
     pairs = []
     for raw in raws:
-        relation = ontology.relations.get(raw.relation)
-        if relation is None:
-            raise DataError(f"relation {raw.relation!r} is not in the ontology", raw.file, raw.line or None)
+        relation = ontology.relations[raw.relation]
         head_type, tail_type = raw.head_type or relation.heads[0], raw.tail_type or relation.tails[0]
-        if head_type not in relation.heads:
-            raise DataError(f"the head of {raw.relation!r} is a {' or '.join(relation.heads)}, not a {head_type}", raw.file, raw.line or None)
-        if tail_type not in relation.tails:
-            raise DataError(f"the tail of {raw.relation!r} is a {' or '.join(relation.tails)}, not a {tail_type}", raw.file, raw.line or None)
+        for end, kind, allowed in (("head", head_type, relation.heads), ("tail", tail_type, relation.tails)):
+            if kind not in allowed:
+                raise DataError(f"the {end} of {raw.relation!r} is a {' or '.join(allowed)}, not a {kind}", raw.file, raw.line or None)
         pairs.append((Triple(raw.head, raw.relation, raw.tail, head_type, tail_type, raw.source), raw))
     return pairs
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -153,10 +154,7 @@ def _settle(pairs: list[Pair], ontology: Ontology, config: KgConfig, drop: Any, 
 
 def _grouped(pairs: list[Pair], ontology: Ontology) -> list[Pair]:
     """By head as they first appear, then by relation as the ontology has them; the order within a fact stays."""
-    heads: dict[str, int] = {}
-    for triple, _ in pairs:
-        heads.setdefault(triple.head, len(heads))
-    relations = {name: i for i, name in enumerate(ontology.relations)}
+    heads, relations = _ranks(triple.head for triple, _ in pairs), _ranks(ontology.relations)
     return sorted(pairs, key=lambda pair: (heads[pair[0].head], relations[pair[0].relation]))
 
 
@@ -164,14 +162,14 @@ def _in_order(attributes: list[Attributed], pairs: list[Pair], ontology: Ontolog
     """Attributes as their entities stand in the triples, then as they appear; within an entity as the ontology has them."""
     if config.order == "sorted":
         return sorted(attributes, key=lambda a: (a.entity, a.attribute, a.value))
-    rank: dict[str, int] = {}
-    for triple, _ in pairs:
-        rank.setdefault(triple.head, len(rank))
-        rank.setdefault(triple.tail, len(rank))
-    for a in attributes:
-        rank.setdefault(a.entity, len(rank))
-    named = {name: i for i, name in enumerate(ontology.attributes)}
-    return sorted(attributes, key=lambda a: (rank[a.entity], named[a.attribute]))
+    entities = _ranks([*(name for triple, _ in pairs for name in (triple.head, triple.tail)), *(a.entity for a in attributes)])
+    named = _ranks(ontology.attributes)
+    return sorted(attributes, key=lambda a: (entities[a.entity], named[a.attribute]))
+
+
+def _ranks(names: Iterable[str]) -> dict[str, int]:
+    """Name -> how many others appear before it."""
+    return {name: i for i, name in enumerate(dict.fromkeys(names))}
 
 
 def _sort_key(item: Any) -> tuple[str, ...]:
@@ -195,8 +193,7 @@ def _types(triples: list[Triple], placed: Placed, attributes: list[Attributed], 
 def _write_graph(work: Work, triples: list[Triple], types: dict[str, str], placed: Placed, attributes: list[Attributed], ontology: Ontology) -> None:
     write_jsonl(work.path / "entities.jsonl", ({"id": i, "name": n, "type": k, "aliases": list(placed.aliases.get(n, ()))}
                                                for i, (n, k) in enumerate(types.items())))
-    write_jsonl(work.path / "triples.jsonl", ({"head": t.head, "relation": t.relation, "tail": t.tail, "head_type": t.head_type,
-                                               "tail_type": t.tail_type, "source": t.source} for t in triples))
+    write_jsonl(work.path / "triples.jsonl", (t._asdict() for t in triples))
     write_jsonl(work.path / "attributes.jsonl", ({"entity": a.entity, "attribute": a.attribute, "value": a.value, "kind": a.kind,
                                                   "source": a.source} for a in attributes))
     aliases = sum(len(names) for names in placed.aliases.values())
