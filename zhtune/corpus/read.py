@@ -123,14 +123,15 @@ def _places(paths: list[Path]) -> list[str]:
 
 def read_file(path: Path, name: str, fields: tuple[str, ...]) -> Iterator[Document | Refusal | Sealed]:
     """One of the files that `list_files` names."""
-    stream, suffix = Stream(path), suffix_of(name)
+    suffix = suffix_of(name)
     if suffix not in SUFFIXES:
         yield Refusal("unknown_format", name, f"suffix {path.suffix!r}")
         return
     if suffix in _TABLES:
-        for row in read_rows(stream, path, name, suffix):
+        for row in read_rows(path, name, suffix):
             yield row if isinstance(row, Refusal) else _row_document(row, name, fields)
         return
+    stream = Stream(path)
     try:
         if suffix in _TEXTS:
             yield from _text(stream, name)

@@ -58,14 +58,14 @@ class Row(NamedTuple):
         return f"{self.file}:{self.number}"
 
 
-def read_rows(stream: Stream, path: Path, name: str, suffix: str) -> Iterator[Row | Refusal]:
+def read_rows(path: Path, name: str, suffix: str) -> Iterator[Row | Refusal]:
     """Yield the rows of a file, and a refusal for each that is broken, for a cut archive and for a file that cannot be read at all.
 
     Args:
-        stream: of the file `path`.
         name: what the places of rows begin with.
         suffix: one of SUFFIXES.
     """
+    stream = Stream(path)
     try:
         if suffix == ".parquet":
             yield from _parquet_rows(path, b"".join(stream.blocks()) if stream.packed else None, name)

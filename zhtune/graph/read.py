@@ -86,7 +86,7 @@ def json_triples(values: Iterable[tuple[int, Any]], file: str) -> Iterator[Raw]:
             continue
         row = {_KEYS.get(str(key).lower(), ""): part for key, part in value.items()}
         for name in ("head", "tail"):
-            kind, tab, rest = str(row[name]).partition("\t")
+            kind, tab, rest = str(row[name]).partition("\t")       # what is no text is refused below
             if tab:
                 row |= {name: rest, f"{name}_type": row.get(f"{name}_type") or kind}
         yield _checked(row, file, number)
