@@ -92,8 +92,8 @@ class Distinct:
         order = spool.order()
         kept = np.full(len(order), -1, np.int32)            # number of the document for which another goes
         likeness = np.zeros(len(order), np.float32)
-        for twin in index.find(order, spool.others) if index else ():
-            kept[twin.number], likeness[twin.number] = twin.kept, twin.jaccard
+        for number, better, jaccard in index.find(order, spool.others) if index else ():
+            kept[number], likeness[number] = better, jaccard
         yield from self._left(spool, order, kept, likeness, RepeatedSpans(scratch, self.span) if self.span else None, drop)
         spool.close()
 

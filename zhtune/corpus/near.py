@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +23,6 @@ _LEADERS = 32                                               # of a group that ag
 _SORTED = 1 << 24                                           # keys sorted at once
 _PAIRS = 1 << 16                                            # pairs whose bins are compared at once
 _LOW = np.uint64(0xFFFFFFFF)
-
-
-@dataclass(frozen=True)
-class Twin:
-    """A document that goes, and for which one."""
-
-    number: int
-    """Of the document, as they were added, from 0"""
-    kept: int
-    """Of the better one"""
-    jaccard: float
 
 
 class NearIndex:
@@ -60,8 +48,9 @@ class NearIndex:
         for file, band in zip(bands, sketches.bands.T, strict=True):
             file.write(band.tobytes())
 
-    def find(self, order: np.ndarray, fixed: int = 0) -> Iterator[Twin]:
-        """The documents that go, in the order of those that stay; ends the index and its files.
+    def find(self, order: np.ndarray, fixed: int = 0) -> Iterator[tuple[int, int, float]]:
+        """Yield (number of a document that goes, that of the better one, their Jaccard), in the order of those that stay; ends the index
+        and its files. Numbers are from 0, as documents were added.
 
         Args:
             order: numbers of all documents, the best first.
@@ -99,7 +88,7 @@ class NearIndex:
         equal = np.concatenate([(bins[left[i:i + _PAIRS]] == bins[right[i:i + _PAIRS]]).mean(axis=1) for i in range(0, len(left), _PAIRS)])
         return equal >= self._threshold - 4 * error
 
-    def _decide(self, order: np.ndarray, pairs: np.ndarray) -> Iterator[Twin]:
+    def _decide(self, order: np.ndarray, pairs: np.ndarray) -> Iterator[tuple[int, int, float]]:
         """Best first: what is near to a document that stays goes; what has gone takes nobody with it."""
         gone = np.zeros(len(order), bool)
         better = pairs >> np.uint64(32)
@@ -112,7 +101,7 @@ class NearIndex:
             for other in (pairs[start:end] & _LOW).tolist():
                 if not gone[other] and (jaccard := _jaccard(mine, self._shingles(order[other]))) >= self._threshold:
                     gone[other] = True
-                    yield Twin(int(order[other]), int(order[rank]), jaccard)
+                    yield int(order[other]), int(order[rank]), jaccard
 
     def _shingles(self, number: int) -> np.ndarray:
         begin, end = self._bounds[number:number + 2]
