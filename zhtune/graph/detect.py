@@ -37,15 +37,6 @@ class Found:
     shape: str
 
 
-@dataclass
-class Read:
-    """Everything that an input says, in the order of its files."""
-
-    items: list[Item]
-    rows: Rows | None
-    """How rows were read; None where there are none"""
-
-
 def find(path: Path, ontology: Ontology | None) -> list[Found]:
     """The files of an input with their shapes: itself, the one triples.* of a folder, or every file of a known kind.
 
@@ -79,8 +70,8 @@ def shape_of(path: Path, ontology: Ontology | None) -> str:
     return known if isinstance(known, str) else known(path, ontology)
 
 
-def read(found: list[Found], ontology: Ontology | None) -> Read:
-    """Read files of any shape.
+def read(found: list[Found], ontology: Ontology | None) -> tuple[list[Item], Rows | None]:
+    """(everything that files of any shape say, in their order; how rows were read, None where there are none).
 
     Raises:
         DataError: whatever is wrong with them, with file:line.
@@ -104,7 +95,7 @@ def read(found: list[Found], ontology: Ontology | None) -> Read:
     if rows:
         layout = _layout(layout_of(rows), ontology)
         items += entities(rows, layout, types)
-    return Read(items, layout)
+    return items, layout
 
 
 def _layout(drafted: Rows, ontology: Ontology | None) -> Rows:

@@ -16,12 +16,12 @@ from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig, read_yaml
 from zhtune.errors import DataError
 from zhtune.graph import hygiene
-from zhtune.graph.detect import IN_ORDER, Found, Read, find, read
+from zhtune.graph.detect import IN_ORDER, Found, find, read
 from zhtune.graph.draft import NO_TYPE, draft
 from zhtune.graph.export import write_graphml
 from zhtune.graph.fields import Hygiene
 from zhtune.graph.graph import Triple
-from zhtune.graph.items import Attributed, Raw
+from zhtune.graph.items import Attributed, Item, Raw
 from zhtune.graph.ontology import Ontology, read_heldout, read_ontology
 from zhtune.graph.picture import report_page
 from zhtune.graph.place import Placed, place, targets
@@ -69,20 +69,20 @@ def _write(work: Work, config: KgConfig) -> None:
     if ontology:
         targets(ontology, path)                             # names that are claimed twice, before any is looked up
     found = find(folder, ontology)
-    what = read(found, ontology)
-    if not what.items:
+    items, layout = read(found, ontology)
+    if not items:
         raise DataError("holds no triple", found[0].path)
     if config.order == "sorted":
-        what.items.sort(key=_sort_key)
+        items.sort(key=_sort_key)
     if ontology is None:
-        ontology = _draft(work, what)
+        ontology = _draft(work, draft(items, layout, "graph"))
     else:
         shutil.copyfile(path, work.path / "ontology.yaml")
     if config.additions:
         ontology = _add(work, ontology, work.sources["additions"].path)
     if work.licences == {"unknown"} and ontology.licence != "unknown":
         work.licences = {ontology.licence}
-    placed, pairs, attributes = _checked(work, what, ontology, config, found, path)
+    placed, pairs, attributes = _checked(work, items, ontology, config, found, path)
     triples = [t for t, _ in pairs]
     types = _types(triples, placed, attributes, ontology)
     _write_graph(work, triples, types, placed, attributes, ontology)
@@ -94,9 +94,8 @@ def _write(work: Work, config: KgConfig) -> None:
         shutil.copyfile(folder / "heldout.yaml", work.path / "heldout.yaml")
 
 
-def _draft(work: Work, what: Read) -> Ontology:
-    text = yaml.safe_dump(draft(what.items, what.rows, "graph"), allow_unicode=True, sort_keys=False)
-    (work.path / "ontology.yaml").write_text(text, "utf-8")
+def _draft(work: Work, drafted: dict[str, Any]) -> Ontology:
+    (work.path / "ontology.yaml").write_text(yaml.safe_dump(drafted, allow_unicode=True, sort_keys=False), "utf-8")
     work.resolved["ontology"] = "drafted from the triples"
     return read_ontology(work.path / "ontology.yaml")
 
@@ -111,7 +110,7 @@ def _add(work: Work, ontology: Ontology, additions: Path) -> Ontology:
     return read_ontology(work.path / "ontology.yaml")
 
 
-def _checked(work: Work, what: Read, ontology: Ontology, config: KgConfig, found: list[Found],
+def _checked(work: Work, items: list[Item], ontology: Ontology, config: KgConfig, found: list[Found],
              path: Path) -> tuple[Placed, list[Pair], list[Attributed]]:
     """The triples and attributes that stay, in the order of the graph; all others are dropped by name."""
     several, counts = len(found) > 1, Counter[str]()
@@ -121,7 +120,7 @@ def _checked(work: Work, what: Read, ontology: Ontology, config: KgConfig, found
         work.drop(reason, **({"file": Path(item.file).name} if several else {}), line=item.line, **shown)
 
     plain = all(f.shape == "triples" for f in found)        # whatever they hold was always kept
-    placed = place(what.items, ontology, ontology.hygiene or (None if plain else Hygiene()), drop, path)
+    placed = place(items, ontology, ontology.hygiene or (None if plain else Hygiene()), drop, path)
     if config.order == "sorted":
         placed.raws.sort(key=lambda raw: raw[:6])
         placed.aliases = {name: dict.fromkeys(sorted(names)) for name, names in placed.aliases.items()}
