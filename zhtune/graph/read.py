@@ -89,22 +89,24 @@ def json_triples(values: Iterable[tuple[int, Any]], file: str) -> Iterator[Raw]:
             kind, tab, rest = str(row[name]).partition("\t")       # what is no text is refused below
             if tab:
                 row |= {name: rest, f"{name}_type": row.get(f"{name}_type") or kind}
-        yield _checked(row, file, number)
+        yield _of_object(row, file, number)
 
 
 def _read_jsonl(path: Path) -> Iterator[Raw]:
     for number, line in text_lines(path):
-        yield _checked(parse_object(line.encode("utf-8"), path, number), str(path), number)
+        yield _of_object(parse_object(line.encode("utf-8"), path, number), str(path), number)
 
 
-def _checked(row: dict[str, Any], file: str, line: int) -> Raw:
-    """The triple that a row says, whatever else it holds."""
-    texts = [row.get(name, "") for name in _FIELDS]
-    for name, text in zip(_FIELDS, texts, strict=True):
-        if not isinstance(text, str):
+def _of_object(row: dict[str, Any], file: str, line: int) -> Raw:
+    for name in _FIELDS:
+        if not isinstance(text := row.get(name, ""), str):
             raise DataError(f"{name!r} must be a text, found {type(text).__name__}", file, line)
-    made = Raw(*map(clean, texts), file, line)
-    for name in ("head", "relation", "tail"):
-        if not getattr(made, name):
-            raise DataError(f"the {name} is empty", file, line)
+    return _checked(row, file, line)
+
+
+def _checked(row: dict[str, str], file: str, line: int) -> Raw:
+    """The triple that a row says, whatever else it holds."""
+    made = Raw(*[clean(row[name]) if name in row else "" for name in _FIELDS], file, line)
+    if not all(made[:3]):
+        raise DataError(f"the {_FIELDS[made.index('')]} is empty", file, line)
     return made
