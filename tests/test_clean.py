@@ -5,8 +5,9 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from zhtune.corpus.filters import divide, held_out
+from zhtune.corpus.filters import divide
 from zhtune.corpus.read import read_texts, read_whole
+from zhtune.digests import drawn
 from zhtune.errors import ConfigError, DataError
 from zhtune.stages.clean import CleanConfig, clean
 
@@ -74,11 +75,11 @@ def test_the_held_out_split_goes_by_the_hash_of_the_name(tmp_path):
     texts = {f"{i:03d}.txt": f"第{i}篇。" + GOOD for i in range(60)}
     first = made_of(tmp_path, texts, heldout=0.25)
     out = {r["id"] for r in rows(first, "heldout")}
-    assert out == {name for name in texts if held_out(name, 0.25)} and 0 < len(out) < 60
+    assert out == {name for name in texts if drawn(name, 0.25)} and 0 < len(out) < 60
     assert {r["id"] for r in rows(first)} == set(texts) - out
     more = made_of(tmp_path, {f"x{i}.txt": f"新{i}篇。" + GOOD for i in range(20)}, out="more", heldout=0.25)
     assert {r["id"] for r in rows(more, "heldout")} & set(texts) == out            # growth moves nothing
-    assert [held_out("a", 0.0), held_out("a", 1.0)] == [False, True]
+    assert [drawn("a", 0.0), drawn("a", 1.0)] == [False, True]
 
 
 def test_workers_and_order_of_creation_do_not_change_the_digest(tmp_path):

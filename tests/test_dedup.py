@@ -56,7 +56,7 @@ def removed(texts, folder, threshold=0.7, batch=50, quality=len, fixed=0):
     for start in range(0, len(names), batch):
         index.add(sketch([texts[n] for n in names[start:start + batch]], index.rows))
     order = sorted(range(len(names)), key=lambda i: (i >= fixed, -quality(texts[names[i]]), names[i]))
-    found = {names[t.number]: (names[t.kept], t.jaccard) for t in index.find(np.array(order, dtype=np.int64), fixed)}
+    found = {names[number]: (names[kept], jaccard) for number, kept, jaccard in index.find(np.array(order, dtype=np.int64), fixed)}
     assert list(folder.iterdir()) == []
     return found
 

@@ -406,7 +406,7 @@ def test_broken_data_is_refused_with_its_place_and_leaves_nothing(tmp_path, name
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"rows": {"key": "名称"}}, "rows has an unknown key 'key'"), ({"rows": {"type": "虫"}}, "type '虫' is not among the declared types"),
+    ({"rows": {"key": "名称"}}, "rows has an unknown key 'key'"), ({"rows": {"type": "虫"}}, "rows.type: '虫' is not declared in the ontology"),
     ({"attributes": {"率": {"kind": "float"}}}, "attributes.率.kind is one of text, number, percent, range, not 'float'"),
     ({"attributes": {"率": {"ask": ["{h}？"]}}}, "attributes.率: ask and say belong together"),
     ({"attributes": {"率": {"ask": ["{h}？"], "say": "{h}是{t}"}}}, "must hold {h} and {v} once"),

@@ -84,6 +84,16 @@ def hash_text(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
+def hash64(text: str) -> int:
+    """64 bits of blake2b of a text's UTF-8 bytes, half characters included: a key, or a draw that only the text decides."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+def drawn(key: str, share: float) -> bool:
+    """Whether a key is of the share that its hash draws, so that growth moves nothing."""
+    return int.from_bytes(hashlib.sha256(key.encode("utf-8")).digest()[:8]) < share * 2**64
+
+
 # The remembered digests are a JSON file in the user's cache folder; losing it costs a second hashing, nothing else.
 
 def _memory_file() -> Path:

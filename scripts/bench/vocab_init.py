@@ -25,6 +25,7 @@ from typing import Any
 from zhtune import log, references
 from zhtune.corpus import filters
 from zhtune.corpus.read import Document, read_files
+from zhtune.digests import drawn
 from zhtune.errors import ConfigError, require
 from zhtune.log import logger
 from zhtune.models import bits
@@ -93,7 +94,7 @@ def read_text(folder: Path, characters: int, wanted: int) -> tuple[list[str], li
         if isinstance(document, Document):
             text = normalise(document.text).strip()
             if filters.refusal(text, filters.Rules(min_characters=bits.WINDOW, min_han=0.5)) is None:
-                part = "heldout" if filters.held_out(document.id, HELD_OUT) else "train"
+                part = "heldout" if drawn(document.id, HELD_OUT) else "train"
                 parts[part] += [Document(f"{document.id}#{n}", piece, {}) for n, piece in enumerate(filters.divide(text, 4000))]
     texts, size = [], 0
     for document in sorted(parts["train"], key=lambda d: hashlib.sha256(d.id.encode()).digest()):

@@ -9,10 +9,10 @@ letters and digits), and of equally long ones the one whose id has the lowest ha
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,35 @@ from zhtune.corpus.minhash import sketch
 from zhtune.corpus.near import NearIndex
 from zhtune.corpus.sentences import RepeatedSpans
 from zhtune.corpus.units import fold_units
+from zhtune.digests import hash64
+from zhtune.parallel import batches
 from zhtune.records import Document, dumps
+from zhtune.text import fold
 
 _BATCH = 100                                                # documents at a time
 Drop = Callable[..., None]
+
+
+def unique(documents: Iterable[Document], scratch: Path, drop: Drop) -> Iterator[Document]:
+    """Yield the first of documents whose folded texts are equal. Of each 16 bytes are remembered, on disk (SQLite): memory does not grow.
+
+    Args:
+        documents: normalised.
+        scratch: a folder; takes about 40 bytes a document.
+        drop: as of `Distinct`.
+    """
+    path = scratch / "duplicates"
+    seen = sqlite3.connect(path, isolation_level=None)
+    seen.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-65536;"
+                       "CREATE TABLE seen (key BLOB PRIMARY KEY, name TEXT) WITHOUT ROWID; BEGIN")
+    for document in documents:
+        key = hashlib.blake2b(fold(document.text).encode("utf-8"), digest_size=16).digest()
+        if seen.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, document.id)).rowcount:
+            yield document
+        else:
+            drop("duplicate", document, same_as=seen.execute("SELECT name FROM seen WHERE key = ?", (key,)).fetchone()[0])
+    seen.close()
+    path.unlink()
 
 
 @dataclass(frozen=True)
@@ -58,7 +83,7 @@ class Distinct:
             return
         spool = _Spool(scratch)
         index = NearIndex(scratch, self.near) if self.near else None
-        for batch in _batches(spool.written(others, documents)):
+        for batch in batches(spool.written(others, documents), lambda _: 1, _BATCH):
             texts = [document.text for document in batch]
             if index:
                 sketches = sketch(texts, index.rows)
@@ -67,13 +92,13 @@ class Distinct:
         order = spool.order()
         kept = np.full(len(order), -1, np.int32)            # number of the document for which another goes
         likeness = np.zeros(len(order), np.float32)
-        for twin in index.find(order, spool.others) if index else ():
-            kept[twin.number], likeness[twin.number] = twin.kept, twin.jaccard
+        for number, better, jaccard in index.find(order, spool.others) if index else ():
+            kept[number], likeness[number] = better, jaccard
         yield from self._left(spool, order, kept, likeness, RepeatedSpans(scratch, self.span) if self.span else None, drop)
         spool.close()
 
     def _clean_of_items(self, documents: Iterable[Document], benchmark: Benchmark, drop: Drop) -> Iterator[Document]:
-        for batch in _batches(documents):
+        for batch in batches(documents, lambda _: 1, _BATCH):
             for document, hit in zip(batch, benchmark.find([d.text for d in batch]), strict=True):
                 if hit and hit.held:
                     drop("benchmark", document, item=hit.place, share=round(hit.share, 3), text=hit.text[:200])
@@ -122,7 +147,7 @@ class _Spool:
     def _write(self, file: Any, ids: Any, document: Document) -> Document:
         file.write(dumps([document.id, document.text, document.metadata]) + b"\n")
         ids.write(dumps(document.id) + b"\n")
-        self._keys.append(int.from_bytes(hashlib.blake2b(document.id.encode("utf-8", "surrogatepass"), digest_size=8).digest()))
+        self._keys.append(hash64(document.id))
         return document
 
     def order(self) -> np.ndarray:
@@ -143,9 +168,3 @@ class _Spool:
     def close(self) -> None:
         self._path.unlink()
         self._ids.unlink()
-
-
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    documents = iter(documents)
-    while batch := list(islice(documents, _BATCH)):
-        yield batch

@@ -6,12 +6,13 @@ there are more of them than a table can show, there is no telling domains from d
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import math
 import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
+
+from zhtune.digests import hash64
 
 MOST_DOMAINS = 20
 _PLACE = re.compile(r"(:\d+)?(#\d+)?$")                     # the line of a document in its file, the part of a divided one
@@ -41,14 +42,12 @@ def group_by_domain(texts: Iterable[tuple[str, str]], name: str = "text", charac
         if not text:
             continue
         domain = name if single else domain_of(id_) or name
-        pools.setdefault(domain, _Pool(limit)).add(_key(id_, seed), text)
-        if len(pools) > MOST_DOMAINS:
-            pools, single = {name: _merged(pools.values(), limit)}, True
+        pools.setdefault(domain, _Pool(limit)).add(-hash64(f"{seed}:{id_}"), text)
+        if len(pools) > MOST_DOMAINS:                       # what the lowest keys of all reach is among what the lowest of each do
+            single, parts, pools = True, pools, {name: _Pool(limit)}
+            for key, text in (found for part in parts.values() for found in part.heap):
+                pools[name].add(key, text)
     return {domain: pools[domain].texts() for domain in sorted(pools)}
-
-
-def _key(name: str, seed: int) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}:{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 class _Pool:
@@ -56,10 +55,10 @@ class _Pool:
 
     def __init__(self, limit: float):
         self._limit, self._total = limit, 0
-        self.heap: list[tuple[int, str]] = []               # (-key, text): the highest key on top
+        self.heap: list[tuple[int, str]] = []               # (negative key, text): the highest key on top
 
     def add(self, key: int, text: str) -> None:
-        heapq.heappush(self.heap, (-key, text))
+        heapq.heappush(self.heap, (key, text))
         self._total += len(text)
         while self._total - len(self.heap[0][1]) >= self._limit:
             self._total -= len(heapq.heappop(self.heap)[1])
@@ -69,12 +68,3 @@ class _Pool:
         if chosen and self._total > self._limit:
             chosen[-1] = chosen[-1][:len(chosen[-1]) - int(self._total - self._limit)]
         return chosen
-
-
-def _merged(pools: Iterable[_Pool], limit: float) -> _Pool:
-    """One pool of several: what the lowest keys of all reach is among what the lowest of each do."""
-    merged = _Pool(limit)
-    for pool in pools:
-        for key, text in pool.heap:
-            merged.add(-key, text)
-    return merged

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Any, Literal
 from zhtune.config import from_mapping, read_yaml
 from zhtune.corpus import signals
 from zhtune.errors import ConfigError
-from zhtune.text import fold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,31 +112,6 @@ def refusal(text: str, rules: Rules) -> tuple[str, float] | None:
     return None
 
 
-class Duplicates:
-    """Remembers the folded text of every document seen, as 16 bytes in a scratch file (SQLite): memory does not grow.
-
-    Args:
-        scratch: a folder; takes about 40 bytes a document.
-    """
-
-    def __init__(self, scratch: Path):
-        self._path = scratch / "duplicates"
-        self._seen = sqlite3.connect(self._path, isolation_level=None)
-        self._seen.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-65536;"
-                                 "CREATE TABLE seen (key BLOB PRIMARY KEY, name TEXT) WITHOUT ROWID; BEGIN")
-
-    def first(self, name: str, text: str) -> str | None:
-        """The name under which the same text was seen before; None (and remembered) if it is new."""
-        key = hashlib.blake2b(fold(text).encode("utf-8"), digest_size=16).digest()
-        if self._seen.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, name)).rowcount:
-            return None
-        return self._seen.execute("SELECT name FROM seen WHERE key = ?", (key,)).fetchone()[0]
-
-    def close(self) -> None:
-        self._seen.close()
-        self._path.unlink()
-
-
 def divide(text: str, limit: int) -> list[str]:
     """Pieces of at most `limit` characters, cut at paragraph ends, then at sentence ends, last anywhere; none is lost."""
     pieces: list[str] = []
@@ -153,8 +125,3 @@ def divide(text: str, limit: int) -> list[str]:
         pieces.append(rest[:cut])
         rest = rest[cut:]
     return [*pieces, rest]
-
-
-def held_out(name: str, share: float) -> bool:
-    """Whether a document belongs to the held-out split: by the hash of its name, so that growth moves nothing."""
-    return int.from_bytes(hashlib.sha256(name.encode("utf-8")).digest()[:8]) < share * 2**64

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,17 +25,6 @@ _PAIRS = 1 << 16                                            # pairs whose bins a
 _LOW = np.uint64(0xFFFFFFFF)
 
 
-@dataclass(frozen=True)
-class Twin:
-    """A document that goes, and for which one."""
-
-    number: int
-    """Of the document, as they were added, from 0"""
-    kept: int
-    """Of the better one"""
-    jaccard: float
-
-
 class NearIndex:
     """Remembers documents in scratch files, then finds those that are near duplicates of better ones.
 
@@ -48,21 +36,21 @@ class NearIndex:
     def __init__(self, scratch: Path, threshold: float):
         self.rows = rows_a_band(threshold)
         self._threshold, self._scratch = threshold, scratch
-        self._ends = array("q")
+        self._bounds = array("q", [0])                      # of each document's units
         self._files = [open(scratch / name, "w+b") for name in ("units", "bins", *(f"band-{i:03d}" for i in range(BINS // self.rows)))]
 
     def add(self, sketches: Sketches) -> None:
         """Remember documents, of which `minhash.sketch` has made sketches with `self.rows`."""
-        begin = self._ends[-1] if self._ends else 0
-        self._ends.extend((begin + sketches.bounds[1:]).tolist())
+        self._bounds.extend((self._bounds[-1] + sketches.bounds[1:]).tolist())
         units, bins, *bands = self._files
         units.write(sketches.units.tobytes())
         bins.write(sketches.bins.tobytes())
         for file, band in zip(bands, sketches.bands.T, strict=True):
             file.write(band.tobytes())
 
-    def find(self, order: np.ndarray, fixed: int = 0) -> Iterator[Twin]:
-        """The documents that go, in the order of those that stay; ends the index and its files.
+    def find(self, order: np.ndarray, fixed: int = 0) -> Iterator[tuple[int, int, float]]:
+        """Yield (number of a document that goes, that of the better one, their Jaccard), in the order of those that stay; ends the index
+        and its files. Numbers are from 0, as documents were added.
 
         Args:
             order: numbers of all documents, the best first.
@@ -94,13 +82,13 @@ class NearIndex:
     def _likely(self, pairs: np.ndarray, order: np.ndarray, bins: np.ndarray) -> np.ndarray:
         """Whether the estimated Jaccard of each pair is at most four standard errors below the threshold."""
         left, right = order[pairs >> np.uint64(32)], order[pairs & _LOW]
-        ends = np.asarray(self._ends)
-        lengths = np.minimum(*(ends[n] - np.where(n > 0, ends[n - 1], 0) for n in (left, right)))
+        bounds = np.asarray(self._bounds)
+        lengths = np.minimum(*(bounds[n + 1] - bounds[n] for n in (left, right)))
         error = np.sqrt(self._threshold * (1 - self._threshold) / np.clip(lengths - 4, 1, BINS))
         equal = np.concatenate([(bins[left[i:i + _PAIRS]] == bins[right[i:i + _PAIRS]]).mean(axis=1) for i in range(0, len(left), _PAIRS)])
         return equal >= self._threshold - 4 * error
 
-    def _decide(self, order: np.ndarray, pairs: np.ndarray) -> Iterator[Twin]:
+    def _decide(self, order: np.ndarray, pairs: np.ndarray) -> Iterator[tuple[int, int, float]]:
         """Best first: what is near to a document that stays goes; what has gone takes nobody with it."""
         gone = np.zeros(len(order), bool)
         better = pairs >> np.uint64(32)
@@ -113,11 +101,11 @@ class NearIndex:
             for other in (pairs[start:end] & _LOW).tolist():
                 if not gone[other] and (jaccard := _jaccard(mine, self._shingles(order[other]))) >= self._threshold:
                     gone[other] = True
-                    yield Twin(int(order[other]), int(order[rank]), jaccard)
+                    yield int(order[other]), int(order[rank]), jaccard
 
     def _shingles(self, number: int) -> np.ndarray:
-        begin = self._ends[number - 1] if number else 0
-        data = os.pread(self._files[0].fileno(), 2 * (self._ends[number] - begin), 2 * begin)
+        begin, end = self._bounds[number:number + 2]
+        data = os.pread(self._files[0].fileno(), 2 * (end - begin), 2 * begin)
         hashes = shingles(np.frombuffer(data, np.uint16))
         hashes.sort()                                       # twice as fast as np.unique
         return hashes[np.diff(hashes, prepend=~hashes[:1]) != 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from zhtune.corpus import char_model, filters, script
@@ -58,8 +59,7 @@ class Outcome:
 def prepare(item: Document | Refusal | Sealed, settings: Settings) -> Outcome:
     """Normalise a piece of input and judge it."""
     rules = settings.rules
-    if isinstance(item, Sealed):
-        item = unseal(item)
+    item = unseal(item)
     if isinstance(item, Refusal):
         return Outcome(item.where, item.file or item.where, reason=item.reason, details={"detail": item.detail})
     text, metadata = _normalised(item.text, rules), item.metadata
@@ -68,18 +68,16 @@ def prepare(item: Document | Refusal | Sealed, settings: Settings) -> Outcome:
     if rules.script == "simplified" and script.is_traditional(text):
         metadata = {**metadata, "script": "traditional", **({"original": _masked(text, rules)} if rules.original else {})}
         text = script.simplified(text)
-    measured = dict(filters.measured(text)) if settings.measure else {}
-    notes = tuple(_notes(item, metadata, rules)) if settings.measure else ()
-    refused = _refusal(text, settings)
-    if refused:
-        details = {"text": _masked(text[:_EXCERPT], rules), "value": refused[1]}
-        return Outcome(item.id, metadata["file"], None, refused[0], details, signals=measured, notes=notes)
+    seen = {"signals": dict(filters.measured(text)), "notes": tuple(_notes(item, metadata, rules))} if settings.measure else {}
+    outcome = partial(Outcome, item.id, metadata["file"], **seen)
+    if refused := _refusal(text, settings):
+        return outcome(reason=refused[0], details={"text": _masked(text[:_EXCERPT], rules), "value": refused[1]})
     found = list(personal(text)) if rules.personal != "keep" else []
     counts = Counter(find.name for find in found)
     if found and rules.personal == "drop":
         detail = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-        return Outcome(item.id, metadata["file"], None, "personal", {"detail": detail}, signals=measured, notes=notes)
-    return Outcome(item.id, metadata["file"], Document(item.id, replace(text, found), metadata), personal=counts, signals=measured, notes=notes)
+        return outcome(reason="personal", details={"detail": detail})
+    return outcome(Document(item.id, replace(text, found), metadata), personal=counts)
 
 
 def prepared(items: Iterable[Document | Refusal | Sealed], settings: Settings, workers: int = 1) -> Iterator[Outcome]:
@@ -90,7 +88,7 @@ def prepared(items: Iterable[Document | Refusal | Sealed], settings: Settings, w
 def count_lines(items: Iterable[Document | Refusal | Sealed], rules: filters.Rules, workers: int = 1) -> LineCounts:
     """In how many documents of the input each line stands that may be navigation."""
     def keys(item: Document | Refusal | Sealed) -> set[int]:
-        item = unseal(item) if isinstance(item, Sealed) else item
+        item = unseal(item)
         return line_keys(_normalised(item.text, rules)) if isinstance(item, Document) else set()
     counts = LineCounts()
     for found in in_order(keys, items, _weight, workers):
@@ -116,8 +114,7 @@ def _normalised(text: str, rules: filters.Rules) -> str:
 
 def _refusal(text: str, settings: Settings) -> tuple[str, float] | None:
     """(reason, value) why a normalised text is refused."""
-    refused = filters.refusal(text, settings.rules)
-    if refused:
+    if refused := filters.refusal(text, settings.rules):
         return refused
     if settings.rules.mojibake and (signs := len(GARBLED.findall(text))) * _SUSPECT > len(text):
         return "mojibake", signs

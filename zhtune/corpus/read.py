@@ -62,7 +62,7 @@ def read_files(paths: list[Path], fields: Iterable[str] = ()) -> Iterator[Docume
     Raises:
         DataError: a folder that holds no readable file.
     """
-    return (unseal(item) if isinstance(item, Sealed) else item for item in read_sealed(paths, fields))
+    return map(unseal, read_sealed(paths, fields))
 
 
 def read_sealed(paths: list[Path], fields: Iterable[str] = ()) -> Iterator[Document | Refusal | Sealed]:
@@ -91,8 +91,10 @@ def list_files(paths: list[Path], suffixes: Iterable[str] = SUFFIXES, files_of: 
             yield file, place + (file.name if path.is_file() else file.relative_to(path).as_posix())
 
 
-def unseal(item: Sealed) -> Document | Refusal:
-    """Open what was sealed."""
+def unseal(item: Document | Refusal | Sealed) -> Document | Refusal:
+    """Open what is sealed."""
+    if not isinstance(item, Sealed):
+        return item
     try:
         if item.suffix in _PAGES:
             text, encoding = (item.content, "") if isinstance(item.content, str) else decode(item.content) or ("", None)
@@ -121,14 +123,15 @@ def _places(paths: list[Path]) -> list[str]:
 
 def read_file(path: Path, name: str, fields: tuple[str, ...]) -> Iterator[Document | Refusal | Sealed]:
     """One of the files that `list_files` names."""
-    stream, suffix = Stream(path), suffix_of(name)
+    suffix = suffix_of(name)
     if suffix not in SUFFIXES:
         yield Refusal("unknown_format", name, f"suffix {path.suffix!r}")
         return
     if suffix in _TABLES:
-        for row in read_rows(stream, path, name, suffix):
+        for row in read_rows(path, name, suffix):
             yield row if isinstance(row, Refusal) else _row_document(row, name, fields)
         return
+    stream = Stream(path)
     try:
         if suffix in _TEXTS:
             yield from _text(stream, name)

@@ -33,13 +33,13 @@ class RepeatedSpans:
 
     def __init__(self, scratch: Path, span: int):
         self._span, self._file = span, open(scratch / "spans", "w+b")
-        self._ends = array("q")
+        self._bounds = array("q", [0])                      # of each document's spans
 
     def add(self, text: str) -> None:
         """Remember the next document's spans; the text must be given again to `remove`."""
         hashes = _spans(text, self._span)[1]
         self._file.write(hashes.tobytes())
-        self._ends.append((self._ends[-1] if self._ends else 0) + len(hashes))
+        self._bounds.append(self._bounds[-1] + len(hashes))
 
     def find(self, order: np.ndarray) -> None:
         """Mark the repeated spans.
@@ -48,16 +48,16 @@ class RepeatedSpans:
             order: numbers of the documents, the best first.
         """
         self._file.flush()
-        ends = np.asarray(self._ends)
+        bounds = np.asarray(self._bounds)
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
-        self._gone = np.zeros(int(ends[-1]) if len(ends) else 0, bool)
+        self._gone = np.zeros(self._bounds[-1], bool)
         parts = len(self._gone) // _SORTED + 1
         for part in range(parts):
             keys = np.fromfile(self._file.name, np.uint64)
             spans = np.flatnonzero((keys != 0) & (keys % np.uint64(parts) == part))
             keys = keys[spans]
-            by_key = np.lexsort((spans, rank[np.searchsorted(ends, spans, "right")], keys))
+            by_key = np.lexsort((spans, rank[np.searchsorted(bounds, spans, "right") - 1], keys))
             keys, spans = keys[by_key], spans[by_key]
             self._gone[spans[1:][keys[1:] == keys[:-1]]] = True
         self._file.close()
@@ -65,7 +65,7 @@ class RepeatedSpans:
 
     def remove(self, number: int, text: str) -> str:
         """A document without its repeated spans."""
-        gone = self._gone[self._ends[number - 1] if number else 0:self._ends[number]]
+        gone = self._gone[self._bounds[number]:self._bounds[number + 1]]
         if not gone.any():
             return text
         starts, hashes = _spans(text, self._span)

@@ -58,14 +58,14 @@ class Row(NamedTuple):
         return f"{self.file}:{self.number}"
 
 
-def read_rows(stream: Stream, path: Path, name: str, suffix: str) -> Iterator[Row | Refusal]:
+def read_rows(path: Path, name: str, suffix: str) -> Iterator[Row | Refusal]:
     """Yield the rows of a file, and a refusal for each that is broken, for a cut archive and for a file that cannot be read at all.
 
     Args:
-        stream: of the file `path`.
         name: what the places of rows begin with.
         suffix: one of SUFFIXES.
     """
+    stream = Stream(path)
     try:
         if suffix == ".parquet":
             yield from _parquet_rows(path, b"".join(stream.blocks()) if stream.packed else None, name)
@@ -108,7 +108,7 @@ def _json_rows(stream: Stream, name: str, lines: bool) -> Iterator[Row | Refusal
         return
     first, second = filled[0], filled[-1] if len(filled) == 2 else ""
     goes_on = first[0] == "[" or first[-1] in "{[,"         # the value, on the next line
-    one_a_line = (lines or _is_object(second)) if _is_object(first) else (lines and not goes_on)
+    one_a_line = (lines or is_object(second)) if is_object(first) else (lines and not goes_on)
     if one_a_line:
         yield from _json_lines(chain(ahead, source), stream, name)
         return
@@ -117,7 +117,7 @@ def _json_rows(stream: Stream, name: str, lines: bool) -> Iterator[Row | Refusal
     try:
         found = _listed(parse(text), name)
     except (ValueError, RecursionError):
-        if _is_object(second):
+        if is_object(second):
             yield from _json_lines(held, stream, name)
             return
         found = _one_by_one(text, name)
@@ -128,7 +128,8 @@ def _json_rows(stream: Stream, name: str, lines: bool) -> Iterator[Row | Refusal
         yield row
 
 
-def _is_object(text: str) -> bool:
+def is_object(text: str) -> bool:
+    """Whether a text is a JSON object."""
     try:
         return text[:1] == "{" and isinstance(parse(text), dict)
     except (ValueError, RecursionError):

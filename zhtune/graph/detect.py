@@ -37,15 +37,6 @@ class Found:
     shape: str
 
 
-@dataclass
-class Read:
-    """Everything that an input says, in the order of its files."""
-
-    items: list[Item]
-    rows: Rows | None
-    """How rows were read; None where there are none"""
-
-
 def find(path: Path, ontology: Ontology | None) -> list[Found]:
     """The files of an input with their shapes: itself, the one triples.* of a folder, or every file of a known kind.
 
@@ -79,8 +70,8 @@ def shape_of(path: Path, ontology: Ontology | None) -> str:
     return known if isinstance(known, str) else known(path, ontology)
 
 
-def read(found: list[Found], ontology: Ontology | None) -> Read:
-    """Read files of any shape.
+def read(found: list[Found], ontology: Ontology | None) -> tuple[list[Item], Rows | None]:
+    """(everything that files of any shape say, in their order; how rows were read, None where there are none).
 
     Raises:
         DataError: whatever is wrong with them, with file:line.
@@ -89,25 +80,22 @@ def read(found: list[Found], ontology: Ontology | None) -> Read:
     rows: list[Row] = []
     graph = PropertyGraph()
     for file in found:
-        if file.shape in _ITEMS:
-            items += _ITEMS[file.shape](file.path)
-        elif file.shape in _NODES:
+        if file.shape in _NODES:
             _NODES[file.shape](file.path, graph)
-        elif file.shape in _ROWS:
-            rows += _ROWS[file.shape](file.path)
-        else:
-            _read_sheets(file.path, ontology, items, rows)
+            continue
+        for one in _read_sheets(file.path, ontology) if file.shape == "sheets" else _READERS[file.shape](file.path):
+            (rows if isinstance(one, Row) else items).append(one)
     types = ontology.types if ontology else ()
     layout: Rows | None = None
     if graph.nodes:
-        layout = _layout(graph.layout(), ontology)
+        layout = _layout(layout_of([*graph.nodes.values()]), ontology)
         items += graph.items(layout, types)
     elif graph.edges:
         raise DataError("relationships without nodes: give the folder that holds both", found[0].path)
     if rows:
         layout = _layout(layout_of(rows), ontology)
         items += entities(rows, layout, types)
-    return Read(items, layout)
+    return items, layout
 
 
 def _layout(drafted: Rows, ontology: Ontology | None) -> Rows:
@@ -121,7 +109,7 @@ def _layout(drafted: Rows, ontology: Ontology | None) -> Rows:
 
 
 def _table_shape(path: Path, ontology: Ontology | None) -> str:
-    header = next((cells for _, cells in read_csv(path, _delimiter(path))), None)
+    header = next((cells for _, cells in read_csv(path)), None)
     if header is None:
         return "triples"
     if columns(header) is not None:
@@ -156,49 +144,28 @@ def _json_shape(path: Path, ontology: Ontology | None) -> str:
     if is_lines(path):
         shape = _jsonl_shape(path, ontology)
         return "json_triples" if shape == "triples" else shape
-    value = load(path)
-    listed = value if isinstance(value, list) else []
-    if triples_in(value) or (listed and is_triple(listed[0])):
-        return "json_triples"
-    return "entities"
+    return "json_triples" if triples_in(load(path)) else "entities"
 
 
 def _read_json_triples(path: Path) -> Iterator[Raw]:
-    if is_lines(path):
-        return json_triples(load_lines(path), str(path))
-    value = load(path)
-    listed = value if isinstance(value, list) else []
-    flat = enumerate(listed, 1) if listed and is_triple(listed[0]) else triples_in(value)
-    return json_triples(flat or [], str(path))
+    return json_triples(load_lines(path) if is_lines(path) else triples_in(load(path)) or [], str(path))
 
 
-def _read_table(path: Path) -> Iterator[Row]:
-    return table_rows(read_csv(path, _delimiter(path)), str(path))
-
-
-def _read_sheets(path: Path, ontology: Ontology | None, items: list[Item], rows: list[Row]) -> None:
+def _read_sheets(path: Path, ontology: Ontology | None) -> Iterator[Raw | Row]:
     empty = True
     for place, lines in read_sheets(path):
         empty = False
-        if _is_wide([clean(cell) for cell in lines[0][1]], ontology):
-            rows += table_rows(iter(lines), place)
-        else:
-            items += table_triples(lines, place)
+        wide = _is_wide([clean(cell) for cell in lines[0][1]], ontology)
+        yield from table_rows(iter(lines), place) if wide else table_triples(lines, place)
     if empty:
         raise DataError("holds no cell with a text", path)
-
-
-def _delimiter(path: Path) -> str:
-    return "\t" if path.suffix.lower() == ".tsv" else ","
 
 
 _SHAPES: dict[str, str | Callable[[Path, Ontology | None], str]] = {
     ".jsonl": _jsonl_shape, ".json": _json_shape, ".csv": _table_shape, ".tsv": _table_shape, ".spo": "spo", ".graphml": "graphml",
     ".nt": "ntriples", ".ttl": "turtle", **dict.fromkeys(_SHEETS, "sheets")}
-_ITEMS: dict[str, Callable[[Path], Iterator[Item]]] = {
-    "triples": read_triples, "spo": read_spo, "json_triples": _read_json_triples, "ntriples": read_ntriples, "turtle": read_turtle}
-_ROWS: dict[str, Callable[[Path], Iterator[Row]]] = {"table": _read_table, "entities": entity_rows}
+_READERS: dict[str, Callable[[Path], Iterator[Item | Row]]] = {
+    "triples": read_triples, "spo": read_spo, "json_triples": _read_json_triples, "ntriples": read_ntriples, "turtle": read_turtle,
+    "table": lambda path: table_rows(read_csv(path), str(path)), "entities": entity_rows}
 _NODES: dict[str, Callable[[Path, PropertyGraph], None]] = {
-    "neo4j": lambda path, graph: read_admin(path, _delimiter(path), graph),
-    "apoc_csv": lambda path, graph: read_apoc_csv(path, _delimiter(path), graph),
-    "apoc_json": read_apoc_json, "graphml": read_graphml}
+    "neo4j": read_admin, "apoc_csv": read_apoc_csv, "apoc_json": read_apoc_json, "graphml": read_graphml}

@@ -6,13 +6,13 @@ one of its cells holds a list. It is meant to be corrected by hand and given bac
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from zhtune.graph.fields import Rows, kind_of
 from zhtune.graph.items import Entity, Item, Kind, Raw, Value
+from zhtune.graph.tables import parts
 
 NO_TYPE = "实体"
 ALIASES = ("alias", "aliases", "altlabel", "别名", "又名", "别称")
@@ -119,5 +119,5 @@ def _last(path: str) -> str:
 
 def _lists(cells: Iterable[str]) -> bool:
     """Whether some cell of a column is a list of names, and no such cell a sentence."""
-    split = [parts for cell in cells if len(parts := [p.strip() for p in re.split(_SPLIT, cell) if p.strip()]) > 1]
-    return bool(split) and all(len(part) <= _LONGEST_NAME for parts in split for part in parts)
+    lists = [names for cell in cells if len(names := parts(cell, _SPLIT)) > 1]
+    return bool(lists) and all(len(name) <= _LONGEST_NAME for names in lists for name in names)

@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from zhtune.errors import DataError
 from zhtune.graph.items import Kind
-from zhtune.graph.strict import check_keys, one_or_more, pattern, placeholders, strings, text
+from zhtune.graph.strict import check_keys, declared, one_or_more, pattern, placeholders, strings, text
 
 SENTINELS = ("无", "暂无", "未知", "不详", "-", "--", "—", "——", "/", "null", "none", "nan", "n/a", "#n/a")
 """What stands where a value is missing, in lower case"""
@@ -96,7 +96,7 @@ def read_attributes(raw: Any, types: tuple[str, ...], path: Path) -> dict[str, A
             raise DataError(f"{where}.kind is one of {', '.join(get_args(Kind))}, not {value['kind']!r}", path)
         heads, ask, say = one_or_more(value.get("head"), f"{where}.head", path), strings(value.get("ask"), f"{where}.ask", path), text(
             value.get("say"), f"{where}.say", path)
-        _declared(heads, types, f"{where}.head", path)
+        declared(heads, types, f"{where}.head", path)
         if bool(ask) != bool(say):
             raise DataError(f"{where}: ask and say belong together", path)
         for wording in ask:
@@ -115,7 +115,8 @@ def read_rows(raw: Any, types: tuple[str, ...], path: Path) -> Rows:
     if not isinstance(named, dict) or not all(isinstance(n, str) for pair in named.items() for n in pair):
         raise DataError("rows.types must map the types of the data to the types here", path)
     kind = text(raw.get("type"), "rows.type", path)
-    _declared((*named.values(), *([kind] if kind else [])), types, "rows", path)
+    declared(named.values(), types, "rows.types", path)
+    declared(filter(None, [kind]), types, "rows.type", path)
     return Rows(one_or_more(raw.get("name"), "rows.name", path), kind, one_or_more(raw.get("type_field"), "rows.type_field", path),
                 tuple(named.items()), one_or_more(raw.get("ignore"), "rows.ignore", path))
 
@@ -135,9 +136,3 @@ def read_hygiene(raw: Any, path: Path) -> Hygiene | None:
         raise DataError(f"hygiene.cut is drop or keep, not {raw['cut']!r}", path)
     listed = strings(raw["sentinels"], "hygiene.sentinels", path) if "sentinels" in raw else SENTINELS
     return Hygiene(tuple(s.casefold() for s in listed), raw.get("cut", "drop") == "drop")
-
-
-def _declared(kinds: tuple[str, ...], types: tuple[str, ...], where: str, path: Path) -> None:
-    for kind in kinds:
-        if kind not in types:
-            raise DataError(f"{where}: type {kind!r} is not among the declared types", path)

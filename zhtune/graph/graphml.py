@@ -49,7 +49,7 @@ def _add_node(graph: PropertyGraph, attributes: dict[str, str], named: dict[str,
         named.setdefault("labels", attributes["labels"])    # apoc writes them here and as data
     labels = next((named.pop(name) for name in _LABELS if name in named), "")
     fields, kinds = {name: [value] for name, value in named.items()}, tuple(filter(None, labels.split(":")))
-    graph.add_node(attributes["id"], Row(fields, "scalar", frozenset(), clean(attributes["id"]), kinds, str(path), line))
+    graph.add_node(attributes["id"], Row(fields, str(path), line, name=clean(attributes["id"]), labels=kinds))
 
 
 def _add_edge(graph: PropertyGraph, attributes: dict[str, str], named: dict[str, str], path: Path, line: int) -> None:
@@ -62,27 +62,28 @@ def _add_edge(graph: PropertyGraph, attributes: dict[str, str], named: dict[str,
     graph.edges.append(Edge(attributes["source"], attributes["target"], relation, named, str(path), line))
 
 
-def _elements(text: str, path: Path) -> list[tuple[str, int, dict[str, str], list[tuple[str, str]]]]:
+def _elements(text: str, path: Path) -> list[tuple[str, int, dict[str, str], list[list[str]]]]:
     """(tag, line, attributes, data) of each key, node and edge; a document type is refused, for entities could be bombs."""
-    made: list[tuple[str, int, dict[str, str], list[tuple[str, str]]]] = []
-    state: dict[str, Any] = {"data": None, "text": ""}
+    made: list[tuple[str, int, dict[str, str], list[list[str]]]] = []
+    inside = False                                          # of data
     parser = ParserCreate(namespace_separator=" ")
 
     def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal inside
         tag = name.rsplit(" ", 1)[-1]
         if tag in ("key", "node", "edge"):
             made.append((tag, parser.CurrentLineNumber, attributes, []))
-        elif tag == "data":
-            state["data"], state["text"] = attributes.get("key", ""), ""
+        elif tag == "data" and made:
+            made[-1][3].append([attributes.get("key", ""), ""])
+            inside = True
 
-    def characters(data: str) -> None:
-        state["text"] += data if state["data"] is not None else ""
+    def characters(text: str) -> None:
+        if inside:
+            made[-1][3][-1][1] += text
 
     def end(name: str) -> None:
-        if name.rsplit(" ", 1)[-1] == "data" and state["data"] is not None:
-            if made:
-                made[-1][3].append((state["data"], state["text"]))
-            state["data"] = None
+        nonlocal inside
+        inside = inside and name.rsplit(" ", 1)[-1] != "data"
 
     def refuse(*_: Any) -> None:
         raise DataError("has a document type; GraphML needs none", path, parser.CurrentLineNumber)

@@ -4,60 +4,50 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from typing import TypeVar
 
 from zhtune.errors import DataError
 from zhtune.graph.graph import Triple
 from zhtune.graph.items import Attributed, Raw
 from zhtune.graph.ontology import Ontology
 
+Statement = TypeVar("Statement", Triple, Attributed)
+
 
 def typed(raws: list[Raw], ontology: Ontology) -> list[tuple[Triple, Raw]]:
-    """Triples with types from the data or, where it has none, from the ontology.
+    """Triples of declared relations with types from the data or, where it has none, from the ontology.
 
     Raises:
-        DataError: a relation that the ontology does not declare, or a type that the relation does not allow.
+        DataError: a type that the relation does not allow.
     """
     pairs = []
     for raw in raws:
-        relation = ontology.relations.get(raw.relation)
-        if relation is None:
-            raise DataError(f"relation {raw.relation!r} is not in the ontology", raw.file, raw.line or None)
+        relation = ontology.relations[raw.relation]
         head_type, tail_type = raw.head_type or relation.heads[0], raw.tail_type or relation.tails[0]
-        if head_type not in relation.heads:
-            raise DataError(f"the head of {raw.relation!r} is a {' or '.join(relation.heads)}, not a {head_type}", raw.file, raw.line or None)
-        if tail_type not in relation.tails:
-            raise DataError(f"the tail of {raw.relation!r} is a {' or '.join(relation.tails)}, not a {tail_type}", raw.file, raw.line or None)
+        for end, kind, allowed in (("head", head_type, relation.heads), ("tail", tail_type, relation.tails)):
+            if kind not in allowed:
+                raise DataError(f"the {end} of {raw.relation!r} is a {' or '.join(allowed)}, not a {kind}", raw.file, raw.line or None)
         pairs.append((Triple(raw.head, raw.relation, raw.tail, head_type, tail_type, raw.source), raw))
     return pairs
 
 
-def without_noise(pairs: list[tuple[Triple, Raw]], drop: Callable[..., None]) -> list[tuple[Triple, Raw]]:
-    """Drop duplicates and self loops, each counted by name."""
-    seen: set[tuple[str, str, str]] = set()
+def without_noise(pairs: list[tuple[Statement, Raw | Attributed]], drop: Callable[..., None]) -> list[tuple[Statement, Raw | Attributed]]:
+    """Drop duplicates and triples that are self loops, each counted by name.
+
+    Args:
+        pairs: triples or attributes, each with what it was read as.
+    """
+    seen: set[tuple[str, ...]] = set()
     kept = []
-    for triple, raw in pairs:
-        key = (triple.head, triple.relation, triple.tail)
-        if triple.head == triple.tail:
-            drop("self_loop", raw, triple=list(key))
+    for statement, read in pairs:
+        key = statement[:3]
+        if isinstance(statement, Triple) and statement.head == statement.tail:
+            drop("self_loop", read, triple=list(key))
         elif key in seen:
-            drop("duplicate", raw, triple=list(key))
+            drop("duplicate", read, triple=list(key))
         else:
             seen.add(key)
-            kept.append((triple, raw))
-    return kept
-
-
-def without_repeats(values: list[Attributed], drop: Callable[..., None]) -> list[Attributed]:
-    """Drop attributes that were there before, counted by name."""
-    seen: set[tuple[str, str, str]] = set()
-    kept = []
-    for value in values:
-        key = (value.entity, value.attribute, value.value)
-        if key in seen:
-            drop("duplicate", value, triple=list(key))
-        else:
-            seen.add(key)
-            kept.append(value)
+            kept.append((statement, read))
     return kept
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from zhtune.corpus.tabular import is_object
 from zhtune.errors import DataError
 from zhtune.graph.read import is_triple
 from zhtune.graph.rows import Row
-from zhtune.graph.tables import clean, file_text
+from zhtune.graph.tables import clean, file_text, text_lines
 
 
 def load(path: Path) -> Any:
@@ -32,13 +34,8 @@ def is_lines(path: Path) -> bool:
     """Whether a file is JSON Lines: by its suffix, or because its first line is a whole object and another line follows."""
     if path.suffix.lower() == ".jsonl":
         return True
-    lines = [line for line in file_text(path).split("\n") if line.strip()][:2]
-    if len(lines) < 2 or not lines[0].lstrip().startswith("{") or not lines[0].rstrip().endswith("}"):
-        return False
-    try:
-        return isinstance(json.loads(lines[0]), dict)
-    except ValueError:
-        return False
+    lines = [line for _, line in islice(text_lines(path), 2)]
+    return len(lines) == 2 and is_object(lines[0].strip())
 
 
 def load_lines(path: Path) -> Iterator[tuple[int, Any]]:
@@ -47,9 +44,7 @@ def load_lines(path: Path) -> Iterator[tuple[int, Any]]:
     Raises:
         DataError: a line is not valid JSON, or an object has a key twice.
     """
-    for number, line in enumerate(file_text(path).split("\n"), 1):      # at LF only: U+2028 may stand in a JSON string
-        if line.strip():
-            yield number, _parse(line, path, number)
+    return ((number, _parse(line, path, number)) for number, line in text_lines(path))
 
 
 def triples_in(value: Any) -> Iterator[tuple[int, Any]] | None:
@@ -76,7 +71,7 @@ def entity_rows(path: Path) -> Iterator[Row]:
         fields: dict[str, list[str]] = {}
         lists: set[str] = set()
         _flatten(record, "", False, fields, lists)
-        yield Row(fields, "scalar", frozenset(lists), clean(key), (), str(path), number)
+        yield Row(fields, str(path), number, lists=frozenset(lists), name=clean(key))
 
 
 def _records(value: Any) -> list[tuple[int, str, Any]]:

@@ -18,7 +18,7 @@ from zhtune.errors import DataError
 from zhtune.graph.json_files import load_lines
 from zhtune.graph.property_graph import Edge, PropertyGraph
 from zhtune.graph.rows import Row
-from zhtune.graph.tables import Line, clean, read_csv
+from zhtune.graph.tables import Line, check_header, clean, parts, read_csv
 
 _HEADER = re.compile(r"(?P<name>[^:]*):(?P<kind>[A-Za-z_]+)(?P<list>\[\])?(?:\((?P<space>[^)]*)\))?(?:\{[^}]*\})?")
 _ROLES = ("ID", "LABEL", "START_ID", "END_ID", "TYPE", "IGNORE")
@@ -47,21 +47,19 @@ def is_apoc_header(header: list[str]) -> bool:
     return {"_id", "_labels"} <= set(header) or {"_start", "_end", "_type"} <= set(header)
 
 
-def read_admin(path: Path, delimiter: str, graph: PropertyGraph) -> None:
+def read_admin(path: Path, graph: PropertyGraph) -> None:
     """Add the nodes or relationships of one neo4j-admin CSV file.
 
     Raises:
         DataError: a column twice, a row of another length, an id that is empty or there already.
     """
-    lines = read_csv(path, delimiter)
+    lines = read_csv(path)
     header = columns(next(lines)[1]) or []
-    names = [c.name or c.role for c in header if c.role != "IGNORE"]
-    if twice := sorted(n for n in set(names) if names.count(n) > 1):
-        raise DataError(f"the header names {twice[0]!r} twice", path, 1)
+    check_header([c.name or c.role for c in header if c.role != "IGNORE"], path, 1)
     for line, cells in _full_rows(lines, len(header), path):
         row = [(c, cell) for c, cell in zip(header, cells, strict=True) if cell and c.role != "IGNORE"]
         roles = {c.role: (c.space, cell) for c, cell in row if c.role}
-        fields = {c.name: _parts(cell) if c.list else [cell] for c, cell in row if c.name and c.role in ("", "ID")}
+        fields = {c.name: parts(cell, ";") if c.list else [cell] for c, cell in row if c.name and c.role in ("", "ID")}
         if any(c.role == "START_ID" for c in header):
             start, end, kind = (roles.get(role, ("", "")) for role in ("START_ID", "END_ID", "TYPE"))
             if not (start[1] and end[1] and kind[1]):
@@ -73,8 +71,8 @@ def read_admin(path: Path, delimiter: str, graph: PropertyGraph) -> None:
             raise DataError("the :ID is empty", path, line)
         own = next(c.name for c in header if c.role == "ID")
         fields = {(":ID" if name == own else name): texts for name, texts in fields.items()}
-        labels = tuple(_parts(roles.get("LABEL", ("", ""))[1]))
-        graph.add_node("\0".join(roles["ID"]), _node(fields, roles["ID"][1], labels, path, line))
+        labels = tuple(parts(roles.get("LABEL", ("", ""))[1], ";"))
+        graph.add_node("\0".join(roles["ID"]), Row(fields, str(path), line, name=roles["ID"][1], labels=labels))
 
 
 def read_apoc_json(path: Path, graph: PropertyGraph) -> None:
@@ -89,7 +87,7 @@ def read_apoc_json(path: Path, graph: PropertyGraph) -> None:
         properties = {clean(k): texts for k, v in _mapping(row.get("properties"), path, number).items() if (texts := _texts(v, path, number))}
         if row["type"] == "node":
             key, labels = _id(row, path, number), tuple(map(clean, row.get("labels") or []))
-            graph.add_node(key, _node(properties, key, labels, path, number))
+            graph.add_node(key, Row(properties, str(path), number, name=key, labels=labels))
             continue
         start, end = (_id(_mapping(row.get(side), path, number), path, number) for side in ("start", "end"))
         if not isinstance(row.get("label"), str):
@@ -97,20 +95,20 @@ def read_apoc_json(path: Path, graph: PropertyGraph) -> None:
         graph.edges.append(Edge(start, end, clean(row["label"]), {k: "；".join(v) for k, v in properties.items()}, str(path), number))
 
 
-def read_apoc_csv(path: Path, delimiter: str, graph: PropertyGraph) -> None:
+def read_apoc_csv(path: Path, graph: PropertyGraph) -> None:
     """Add the nodes and relationships of one file of apoc.export.csv.
 
     Raises:
         DataError: a row that is neither.
     """
-    lines = read_csv(path, delimiter)
+    lines = read_csv(path)
     header = [clean(cell) for cell in next(lines)[1]]
     for line, cells in _full_rows(lines, len(header), path):
         row = {name: cell for name, cell in zip(header, cells, strict=True) if cell}
         fields = {name: cell for name, cell in row.items() if name not in ("_id", "_labels", "_start", "_end", "_type")}
         if "_id" in row:
-            labels = tuple(part for part in row.get("_labels", "").split(":") if part)
-            graph.add_node(row["_id"], _node({name: [cell] for name, cell in fields.items()}, row["_id"], labels, path, line))
+            labels = tuple(filter(None, row.get("_labels", "").split(":")))
+            graph.add_node(row["_id"], Row({name: [cell] for name, cell in fields.items()}, str(path), line, name=row["_id"], labels=labels))
         elif {"_start", "_end", "_type"} <= set(row):
             graph.edges.append(Edge(row["_start"], row["_end"], row["_type"], fields, str(path), line))
         else:
@@ -136,14 +134,6 @@ def _full_rows(lines: Iterator[Line], width: int, path: Path) -> Iterator[Line]:
         yield line, [clean(cell) for cell in cells]
     if empty:
         raise DataError("holds a header and no row; put the header and its data into one file", path)
-
-
-def _node(fields: dict[str, list[str]], key: str, labels: tuple[str, ...], path: Path, line: int) -> Row:
-    return Row(fields, "scalar", frozenset(), key, labels, str(path), line)
-
-
-def _parts(cell: str) -> list[str]:
-    return [part for part in (p.strip() for p in cell.split(";")) if part]
 
 
 def _mapping(value: Any, path: Path, number: int) -> dict[str, Any]:

@@ -6,7 +6,6 @@ them is an error, never a guess. It checks no types (zhtune.graph.hygiene does).
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from zhtune.errors import DataError
 from zhtune.graph.fields import Hygiene, is_kind
 from zhtune.graph.items import Attributed, Entity, Item, Note, Raw, Refused, Value
 from zhtune.graph.ontology import Ontology
+from zhtune.graph.tables import parts
 
 _CUT = ("...", "…")
 Drop = Callable[..., None]
@@ -76,22 +76,22 @@ def place(items: Iterable[Item], ontology: Ontology, hygiene: Hygiene | None, dr
     Raises:
         DataError: a name that the ontology does not know.
     """
-    placed, (edges, fields) = Placed(), targets(ontology, path)
-    clean = _Cleaner(hygiene, placed.found, drop)
+    placer, (edges, fields) = _Placer(ontology, hygiene, drop), targets(ontology, path)
+    placed = placer.placed
     for item in items:
         if isinstance(item, Raw):
             target = edges.get(item.relation)
             if target is None:
                 raise DataError(f"relation {item.relation!r} is not in the ontology", item.file, item.line or None)
-            _place_edge(item, target, placed, clean, ontology)
+            placer.edge(item, target)
         elif isinstance(item, Value):
             target = fields.get(item.field)
             if target is None:
                 raise DataError(f"field {item.field!r} is no relation, attribute or alias of the ontology, nor under its rows.ignore",
                                 item.file, item.line or None)
-            _place_value(item, target, placed, clean, ontology)
+            placer.value(item, target)
         elif isinstance(item, Entity):
-            _declare(placed, item.name, item.type)
+            placer.declare(item.name, item.type)
         elif isinstance(item, Refused):
             placed.read += 1
             placed.found[item.reason] += 1
@@ -108,77 +108,65 @@ def _claim(table: dict[str, Target], names: tuple[str, ...], target: Target, pat
         table[name] = target
 
 
-def _declare(placed: Placed, name: str, kind: str) -> None:
-    if not placed.types.get(name):
-        placed.types[name] = kind
+class _Placer:
+    """Puts items where they belong; sentinels and cut values are counted, and dropped where that is asked for."""
 
-
-def _place_edge(raw: Raw, target: Target, placed: Placed, clean: _Cleaner, ontology: Ontology) -> None:
-    if target.kind == "ignore":
-        return
-    if target.kind in ("attribute", "alias"):
-        _place_value(Value(raw.head, raw.head_type, raw.relation, raw.tail, raw.source, raw.file, raw.line), target, placed, clean, ontology)
-        return
-    placed.read += 1
-    if target.kind == "inverse":
-        raw = raw._replace(head=raw.tail, tail=raw.head, head_type=raw.tail_type, tail_type=raw.head_type)
-    if raw.relation != target.name:
-        raw = raw._replace(relation=target.name)
-    if clean(raw, raw.head, raw.tail, [raw.head, raw.relation, raw.tail]):
-        placed.raws.append(raw)
-
-
-def _place_value(value: Value, target: Target, placed: Placed, clean: _Cleaner, ontology: Ontology) -> None:
-    if target.kind == "ignore":
-        return
-    for text in _parts(value.text, target.split):
-        if target.kind in ("relation", "inverse"):
-            raw = Raw(value.entity, value.field, text, value.type, "", value.source, value.file, value.line)
-            _place_edge(raw, target, placed, clean, ontology)
-            continue
-        placed.read += 1
-        if not clean(value, value.entity, text, [value.entity, target.name or value.field, text]):
-            continue
-        _declare(placed, value.entity, value.type)
-        if target.kind == "alias":
-            _add_alias(value, text, placed, clean)
-            continue
-        kind = ontology.attributes[target.name].kind
-        placed.found["not_of_kind"] += not is_kind(text, kind)
-        placed.attributes.append(Attributed(value.entity, target.name, text, kind, value.source, value.file, value.line))
-
-
-def _add_alias(value: Value, text: str, placed: Placed, clean: _Cleaner) -> None:
-    known = placed.aliases.setdefault(value.entity, {})
-    if text == value.entity or text in known:
-        placed.found["duplicate_alias"] += 1
-        clean.drop("duplicate_alias", value, text=text)
-        return
-    known[text] = None
-
-
-def _parts(text: str, split: str) -> list[str]:
-    return [part for part in (p.strip() for p in re.split(split, text)) if part] if split else [text]
-
-
-class _Cleaner:
-    """Finds sentinels and cut values, counts them, and drops them where that is asked for."""
-
-    def __init__(self, hygiene: Hygiene | None, found: Counter[str], drop: Drop):
-        self.drop, self._found, self._hygiene = drop, found, hygiene
+    def __init__(self, ontology: Ontology, hygiene: Hygiene | None, drop: Drop):
+        self.placed, self._ontology, self._drop = Placed(), ontology, drop
         self._sentinels = frozenset((hygiene or Hygiene()).sentinels)
-        self._cut = hygiene is not None and hygiene.drop_cut
+        self._refused = {"sentinel": hygiene is not None, "cut": hygiene is not None and hygiene.drop_cut}
 
-    def __call__(self, item: Raw | Value, head: str, tail: str, shown: list[str]) -> bool:
+    def declare(self, name: str, kind: str) -> None:
+        if not self.placed.types.get(name):
+            self.placed.types[name] = kind
+
+    def edge(self, raw: Raw, target: Target) -> None:
+        if target.kind == "ignore":
+            return
+        if target.kind in ("attribute", "alias"):
+            self.value(Value(raw.head, raw.head_type, raw.relation, raw.tail, raw.source, raw.file, raw.line), target)
+            return
+        self.placed.read += 1
+        if target.kind == "inverse":
+            raw = raw._replace(head=raw.tail, tail=raw.head, head_type=raw.tail_type, tail_type=raw.head_type)
+        if raw.relation != target.name:
+            raw = raw._replace(relation=target.name)
+        if self._stays(raw, raw.head, raw.relation, raw.tail):
+            self.placed.raws.append(raw)
+
+    def value(self, value: Value, target: Target) -> None:
+        if target.kind == "ignore":
+            return
+        for text in parts(value.text, target.split) if target.split else [value.text]:
+            if target.kind in ("relation", "inverse"):
+                self.edge(Raw(value.entity, value.field, text, value.type, "", value.source, value.file, value.line), target)
+                continue
+            self.placed.read += 1
+            if not self._stays(value, value.entity, target.name or value.field, text):
+                continue
+            self.declare(value.entity, value.type)
+            if target.kind == "alias":
+                self._alias(value, text)
+                continue
+            kind = self._ontology.attributes[target.name].kind
+            self.placed.found["not_of_kind"] += not is_kind(text, kind)
+            self.placed.attributes.append(Attributed(value.entity, target.name, text, kind, value.source, value.file, value.line))
+
+    def _alias(self, value: Value, text: str) -> None:
+        known = self.placed.aliases.setdefault(value.entity, {})
+        if text == value.entity or text in known:
+            self.placed.found["duplicate_alias"] += 1
+            self._drop("duplicate_alias", value, text=text)
+            return
+        known[text] = None
+
+    def _stays(self, item: Raw | Value, head: str, name: str, tail: str) -> bool:
         """Whether the two texts stay."""
-        if tail.casefold() in self._sentinels or head.casefold() in self._sentinels:
-            self._found["sentinel"] += 1
-            if self._hygiene is not None:
-                self.drop("sentinel", item, triple=shown)
-                return False
-        if tail.endswith(_CUT) or head.endswith(_CUT):
-            self._found["cut"] += 1
-            if self._cut:
-                self.drop("cut", item, triple=shown)
+        flaws = {"sentinel": tail.casefold() in self._sentinels or head.casefold() in self._sentinels,
+                 "cut": tail.endswith(_CUT) or head.endswith(_CUT)}
+        for flaw in filter(flaws.get, flaws):
+            self.placed.found[flaw] += 1
+            if self._refused[flaw]:
+                self._drop(flaw, item, triple=[head, name, tail])
                 return False
         return True

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from zhtune.errors import DataError
 from zhtune.graph.fields import Rows
-from zhtune.graph.items import Entity, Item, Note, Raw, Value
-from zhtune.graph.rows import Row, entities, layout_of, name_of, type_of
+from zhtune.graph.items import Item, Note, Raw
+from zhtune.graph.rows import Row, entities, name_of, type_of
 
 
 class Edge(NamedTuple):
@@ -32,7 +32,7 @@ class PropertyGraph:
     """Nodes and edges as they were read, before any name is known."""
 
     nodes: dict[str, Row] = field(default_factory=dict)
-    """Id (with its id space, where the format has such) -> the node"""
+    """Id (with its id space, where the format has such) -> the node; only edges are relations: a property of several values is no list"""
     edges: list[Edge] = field(default_factory=list)
 
     def add_node(self, key: str, row: Row) -> None:
@@ -58,7 +58,7 @@ class PropertyGraph:
             names[key] = (name_of(row, layout), type_of(row, layout, types))
             if seen.setdefault(names[key][0], key) != key:
                 yield Note("shared_name", names[key][0])
-            yield from self._node(row, layout, types)
+            yield from entities([row], layout, types)
         for edge in self.edges:
             for key, which in ((edge.start, "starts"), (edge.end, "ends")):
                 if key not in names:
@@ -66,16 +66,6 @@ class PropertyGraph:
             yield from (Note("edge_property", name) for name in edge.properties if name != "source")
             (head, head_type), (tail, tail_type) = names[edge.start], names[edge.end]
             yield Raw(head, edge.type, tail, head_type, tail_type, edge.properties.get("source", ""), edge.file, edge.line)
-
-    def layout(self) -> Rows:
-        """Which properties name and type the nodes."""
-        return layout_of(list(self.nodes.values()))
-
-    @staticmethod
-    def _node(row: Row, layout: Rows, types: tuple[str, ...]) -> Iterator[Entity | Value]:
-        for item in entities([row], layout, types):
-            # only edges are relations here: a property that is a list is an attribute of several values
-            yield item._replace(shape="scalar") if isinstance(item, Value) else item
 
 
 def _shown(key: str) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from zhtune.errors import DataError, require
 from zhtune.graph.items import Entity, Item, Raw, Refused, Value
-from zhtune.graph.tables import clean, file_text
+from zhtune.graph.tables import clean, file_text, text_lines
 
 _RDF_TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"
 _LABELS = ("http://www.w3.org/2004/02/skos/core#prefLabel", "http://www.w3.org/2000/01/rdf-schema#label")
@@ -48,7 +48,7 @@ def read_ntriples(path: Path) -> Iterator[Item]:
 
     parser = parsing.W3CNTriplesParser(Sink())
     with _untouched():
-        for number, line in enumerate(file_text(path).split("\n"), 1):
+        for number, line in text_lines(path):
             try:
                 parser.parsestring(line)
             except parsing.ParseError as error:

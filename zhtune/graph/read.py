@@ -8,7 +8,7 @@ from typing import Any
 
 from zhtune.errors import DataError
 from zhtune.graph.items import Raw
-from zhtune.graph.tables import Line, clean, file_text, read_csv
+from zhtune.graph.tables import Line, check_header, clean, read_csv, text_lines
 from zhtune.records import parse_object
 
 _FIELDS = ("head", "relation", "tail", "head_type", "tail_type", "source")
@@ -25,10 +25,7 @@ def read_triples(path: Path) -> Iterator[Raw]:
     Raises:
         DataError: an unknown encoding, a row without head, relation and tail.
     """
-    if path.suffix.lower() == ".jsonl":
-        yield from _read_jsonl(path)
-    else:
-        yield from table_triples(read_csv(path, "\t" if path.suffix.lower() == ".tsv" else ","), str(path))
+    return _read_jsonl(path) if path.suffix.lower() == ".jsonl" else table_triples(read_csv(path), str(path))
 
 
 def read_spo(path: Path) -> Iterator[Raw]:
@@ -37,8 +34,7 @@ def read_spo(path: Path) -> Iterator[Raw]:
     Raises:
         DataError: a line of another number of parts.
     """
-    lines = ((number, line.rstrip("\r").split("\t")) for number, line in enumerate(file_text(path).split("\n"), 1) if line.strip())
-    yield from table_triples(lines, str(path))
+    return table_triples(((number, line.rstrip("\r").split("\t")) for number, line in text_lines(path)), str(path))
 
 
 def table_triples(lines: Iterable[Line], file: str) -> Iterator[Raw]:
@@ -52,13 +48,12 @@ def table_triples(lines: Iterable[Line], file: str) -> Iterator[Raw]:
         if names is None:
             names = header_of(row)
             if names is not None:
-                if twice := sorted(n for n in set(names) - {""} if names.count(n) > 1):
-                    raise DataError(f"the header names {twice[0]!r} twice", file, number)
+                check_header([*filter(None, names)], file, number)
                 continue
             names = list(_FIELDS[:3])
         if len(row) != len(names):
             raise DataError(f"expected {len(names)} cells, found {len(row)}", file, number)
-        yield _checked(dict.fromkeys(_FIELDS, "") | {n: clean(c) for n, c in zip(names, row, strict=True) if n}, file, number)
+        yield _checked(dict(zip(names, row, strict=True)), file, number)
 
 
 def header_of(row: list[str]) -> list[str] | None:
@@ -86,33 +81,32 @@ def json_triples(values: Iterable[tuple[int, Any]], file: str) -> Iterator[Raw]:
     for number, value in values:
         if not is_triple(value):
             raise DataError("expected a triple as the others are: three texts, or an object of head, relation and tail", file, number)
-        row = dict(zip(_FIELDS, value, strict=False)) if isinstance(value, list) else {_KEYS.get(str(k).lower(), ""): v for k, v in value.items()}
-        values_of = dict.fromkeys(_FIELDS, "")
-        for name in _FIELDS:
-            if not isinstance(text := row.get(name, ""), str):
-                raise DataError(f"{name!r} must be a text, found {type(text).__name__}", file, number)
-            kind, tab, rest = text.partition("\t")
-            if tab and isinstance(value, dict) and name in ("head", "tail"):
-                values_of[f"{name}_type"], text = clean(kind), rest
-            values_of[name] = clean(text) or values_of[name]
-        yield _checked(values_of, file, number)
+        if isinstance(value, list):
+            yield _checked(dict(zip(_FIELDS, value, strict=False)), file, number)
+            continue
+        row = {_KEYS.get(str(key).lower(), ""): part for key, part in value.items()}
+        for name in ("head", "tail"):
+            kind, tab, rest = str(row[name]).partition("\t")       # what is no text is refused below
+            if tab:
+                row |= {name: rest, f"{name}_type": row.get(f"{name}_type") or kind}
+        yield _of_object(row, file, number)
 
 
 def _read_jsonl(path: Path) -> Iterator[Raw]:
-    for number, line in enumerate(file_text(path).split("\n"), 1):   # at LF only: U+2028 may stand in a JSON string
-        if not line.strip():
-            continue
-        row, values = parse_object(line.encode("utf-8"), path, number), {}
-        for name in _FIELDS:
-            value = row.get(name, "")
-            if not isinstance(value, str):
-                raise DataError(f"{name!r} must be a string, found {type(value).__name__}", path, number)
-            values[name] = clean(value)
-        yield _checked(values, str(path), number)
+    for number, line in text_lines(path):
+        yield _of_object(parse_object(line.encode("utf-8"), path, number), str(path), number)
 
 
-def _checked(values: dict[str, str], file: str, line: int) -> Raw:
-    for name in ("head", "relation", "tail"):
-        if not values[name]:
-            raise DataError(f"the {name} is empty", file, line)
-    return Raw(values["head"], values["relation"], values["tail"], values["head_type"], values["tail_type"], values["source"], file, line)
+def _of_object(row: dict[str, Any], file: str, line: int) -> Raw:
+    for name in _FIELDS:
+        if not isinstance(text := row.get(name, ""), str):
+            raise DataError(f"{name!r} must be a text, found {type(text).__name__}", file, line)
+    return _checked(row, file, line)
+
+
+def _checked(row: dict[str, str], file: str, line: int) -> Raw:
+    """The triple that a row says, whatever else it holds."""
+    made = Raw(*[clean(row[name]) if name in row else "" for name in _FIELDS], file, line)
+    if not all(made[:3]):
+        raise DataError(f"the {_FIELDS[made.index('')]} is empty", file, line)
+    return made

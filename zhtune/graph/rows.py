@@ -20,15 +20,15 @@ class Row(NamedTuple):
     """One entity as it was read: field -> its texts, in the order of the data."""
 
     fields: dict[str, list[str]]
-    shape: Literal["list", "scalar", "cell"]
-    lists: frozenset[str]
-    """Fields that are lists in the data"""
-    name: str
-    """Its name where no field holds one; empty if there is none"""
-    labels: tuple[str, ...]
-    """Types that the format itself gives it"""
     file: str
     line: int
+    shape: Literal["scalar", "cell"] = "scalar"
+    lists: frozenset[str] = frozenset()
+    """Fields that are lists in the data"""
+    name: str = ""
+    """Its name where no field holds one; empty if there is none"""
+    labels: tuple[str, ...] = ()
+    """Types that the format itself gives it"""
 
 
 def layout_of(rows: list[Row]) -> Rows:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from zhtune.errors import DataError
-from zhtune.graph.strict import check_keys, placeholders, strings, text
+from zhtune.graph.strict import check_keys, declared, placeholders, strings, text
 
 _TOUCHING = ("relations", "types", "names")
 
@@ -69,8 +69,8 @@ def read_safety(raw: Any, disclaimer: str, relations: Iterable[str], types: Iter
             where = f"safety.{part}, rule {number}"
             entry = check_keys(entry, {"say", *_TOUCHING}, set(), where, path)
             touching = {key: strings(entry.get(key), f"{where}: {key}", path) for key in _TOUCHING}
-            _declared(touching["relations"], relations, where, path)
-            _declared(touching["types"], types, where, path)
+            declared(touching["relations"], relations, where, path)
+            declared(touching["types"], types, where, path)
             say = text(entry.get("say"), f"{where}: say", path) or default
             if not say or not any(touching.values()):
                 raise DataError(f"{where} needs a text `say` and at least one of {', '.join(_TOUCHING)}", path)
@@ -84,13 +84,7 @@ def read_consult(raw: Any, relations: Iterable[str], path: Path) -> Consult:
     """The section `consult`, strictly."""
     raw = check_keys(raw or {}, {"features", "advice", "ask"}, set(), "consult", path)
     made = Consult(*(strings(raw.get(key), f"consult.{key}", path) for key in ("features", "advice", "ask")))
-    _declared((*made.features, *made.advice), relations, "consult", path)
+    declared((*made.features, *made.advice), relations, "consult", path)
     for wording in made.ask:
         placeholders(wording, {"ts"}, "consult.ask", path)
     return made
-
-
-def _declared(names: Iterable[str], known: Iterable[str], where: str, path: Path) -> None:
-    for name in names:
-        if name not in known:
-            raise DataError(f"{where}: {name!r} is not declared in the ontology", path)

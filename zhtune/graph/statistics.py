@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import Any
 
 from zhtune.graph.graph import Triple
@@ -50,21 +50,16 @@ def components(triples: list[Triple]) -> list[int]:
 
 
 def _relations(triples: list[Triple]) -> dict[str, dict[str, int]]:
-    heads: dict[str, set[str]] = defaultdict(set)
-    tails: dict[str, set[str]] = defaultdict(set)
-    for t in triples:
-        heads[t.relation].add(t.head)
-        tails[t.relation].add(t.tail)
-    return {name: {"triples": number, "heads": len(heads[name]), "tails": len(tails[name])}
+    heads = Counter(relation for relation, _ in {(t.relation, t.head) for t in triples})
+    tails = Counter(relation for relation, _ in {(t.relation, t.tail) for t in triples})
+    return {name: {"triples": number, "heads": heads[name], "tails": tails[name]}
             for name, number in Counter(t.relation for t in triples).most_common()}
 
 
 def _attributes(attributes: list[Attributed]) -> dict[str, dict[str, Any]]:
-    entities: dict[str, set[str]] = defaultdict(set)
-    for a in attributes:
-        entities[a.attribute].add(a.entity)
+    entities = Counter(attribute for attribute, _ in {(a.attribute, a.entity) for a in attributes})
     kinds = {a.attribute: a.kind for a in attributes}
-    return {name: {"kind": kinds[name], "values": number, "entities": len(entities[name])}
+    return {name: {"kind": kinds[name], "values": number, "entities": entities[name]}
             for name, number in Counter(a.attribute for a in attributes).most_common()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ def check_keys(raw: Any, known: set[str], needed: set[str], where: str, path: Pa
     if missing := sorted(needed - set(raw)):
         raise DataError(f"{where} lacks the key {missing[0]!r}", path)
     return raw
+
+
+def declared(names: Iterable[str], known: Iterable[str], where: str, path: Path) -> None:
+    """Assert that an ontology declares the types or relations that are named."""
+    for name in names:
+        if name not in known:
+            raise DataError(f"{where}: {name!r} is not declared in the ontology", path)
 
 
 def strings(value: Any, where: str, path: Path) -> tuple[str, ...]:

@@ -17,9 +17,10 @@ from zhtune.config import StageConfig
 from zhtune.corpus import char_model, clean_page, filters, script
 from zhtune.corpus.classifier import open_classifier
 from zhtune.corpus.contamination import Benchmark
-from zhtune.corpus.distinct import Distinct
+from zhtune.corpus.distinct import Distinct, unique
 from zhtune.corpus.prepare import Outcome, Settings, count_lines, prepared
 from zhtune.corpus.read import read_sealed, read_texts, read_whole, write_documents
+from zhtune.digests import drawn
 from zhtune.errors import ConfigError, DataError
 from zhtune.log import logger, progress
 from zhtune.records import Document, write_json
@@ -126,6 +127,9 @@ class Ledger:
         if len(examples) < _EXAMPLES:
             examples.append(item)
 
+    def drop(self, reason: str, document: Document, **item: Any) -> None:
+        self.dropped(document.metadata["file"], reason, id=document.id, **item)
+
 
 def write(work: Work, config: CleanConfig, judged: tuple[Settings, Iterable[Outcome]] | None = None) -> None:
     """The work of `clean`, which `lint --corpus` does, too; or what is left of it, of documents judged elsewhere (scripts/datatrove_clean.py)."""
@@ -145,7 +149,7 @@ def write(work: Work, config: CleanConfig, judged: tuple[Settings, Iterable[Outc
     documents = _passed(work, config, outcomes, ledger, histogram)
     work.checkpoints.mkdir()
     if not settings.rules.near:                             # near duplicates have equal ones among them
-        documents = _unique(documents, work.checkpoints, ledger)
+        documents = unique(documents, work.checkpoints, ledger.drop)
     documents = _distinct(work, settings.rules, documents, ledger)
     counts = _count(documents) if config.report_only else _write_parts(work, config, documents)
     if not counts["documents"] and not config.report_only:
@@ -197,18 +201,6 @@ def _passed(work: Work, config: CleanConfig, outcomes: Iterable[Outcome], ledger
         work.metrics["masked"] = dict(sorted(masked.items()))
 
 
-def _unique(documents: Iterator[Document], scratch: Path, ledger: Ledger) -> Iterator[Document]:
-    """The first of documents that are equal."""
-    duplicates = filters.Duplicates(scratch)
-    for document in documents:
-        twin = duplicates.first(document.id, document.text)
-        if twin is not None:
-            ledger.dropped(document.metadata["file"], "duplicate", id=document.id, same_as=twin)
-            continue
-        yield document
-    duplicates.close()
-
-
 def _distinct(work: Work, rules: filters.Rules, documents: Iterator[Document], ledger: Ledger) -> Iterator[Document]:
     """Those of which nothing better, no other corpus and no benchmark has a copy."""
     benchmark = None
@@ -218,10 +210,7 @@ def _distinct(work: Work, rules: filters.Rules, documents: Iterator[Document], l
     others = work.given("distinct_from")
     near = rules.near or (1.0 if others else 0.0)
     distinct = Distinct(near, rules.repeated_sentences, rules.min_characters, benchmark)
-
-    def drop(reason: str, document: Document, **item: Any) -> None:
-        ledger.dropped(document.metadata["file"], reason, id=document.id, **item)
-    for document in distinct(documents, _texts_of(others), work.checkpoints, drop):
+    for document in distinct(documents, _texts_of(others), work.checkpoints, ledger.drop):
         ledger.kept(document.metadata["file"])
         yield document
 
@@ -255,7 +244,7 @@ def _write_parts(work: Work, config: CleanConfig, documents: Iterator[Document])
         for number, text in enumerate(pieces):
             metadata = {key: value for key, value in document.metadata.items() if key != "original" or number == 0}
             piece = Document(document.id if len(pieces) == 1 else f"{document.id}#{number}", text, metadata)
-            split = "heldout" if filters.held_out(piece.id, config.heldout) else "part"
+            split = "heldout" if drawn(piece.id, config.heldout) else "part"
             prefix = "heldout_" if split == "heldout" else ""
             counts[f"{prefix}documents"] += 1
             counts[f"{prefix}characters"] += len(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +16,12 @@ from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig, read_yaml
 from zhtune.errors import DataError
 from zhtune.graph import hygiene
-from zhtune.graph.detect import IN_ORDER, Found, Read, find, read
+from zhtune.graph.detect import IN_ORDER, Found, find, read
 from zhtune.graph.draft import NO_TYPE, draft
 from zhtune.graph.export import write_graphml
 from zhtune.graph.fields import Hygiene
 from zhtune.graph.graph import Triple
-from zhtune.graph.items import Attributed, Raw
+from zhtune.graph.items import Attributed, Item, Raw
 from zhtune.graph.ontology import Ontology, read_heldout, read_ontology
 from zhtune.graph.picture import report_page
 from zhtune.graph.place import Placed, place, targets
@@ -67,20 +68,20 @@ def _write(work: Work, config: KgConfig) -> None:
     if ontology:
         targets(ontology, path)                             # names that are claimed twice, before any is looked up
     found = find(folder, ontology)
-    what = read(found, ontology)
-    if not what.items:
+    items, layout = read(found, ontology)
+    if not items:
         raise DataError("holds no triple", found[0].path)
     if config.order == "sorted":
-        what.items.sort(key=_sort_key)
+        items.sort(key=_sort_key)
     if ontology is None:
-        ontology = _draft(work, what)
+        ontology = _draft(work, draft(items, layout, "graph"))
     else:
         shutil.copyfile(path, work.path / "ontology.yaml")
     if config.additions:
         ontology = _add(work, ontology, work.sources["additions"].path)
     if work.licences == {"unknown"} and ontology.licence != "unknown":
         work.licences = {ontology.licence}
-    placed, pairs, attributes = _checked(work, what, ontology, config, found, path)
+    placed, pairs, attributes = _checked(work, items, ontology, config, found, path)
     triples = [t for t, _ in pairs]
     types = _types(triples, placed, attributes, ontology)
     _write_graph(work, triples, types, placed, attributes, ontology)
@@ -92,9 +93,8 @@ def _write(work: Work, config: KgConfig) -> None:
         shutil.copyfile(folder / "heldout.yaml", work.path / "heldout.yaml")
 
 
-def _draft(work: Work, what: Read) -> Ontology:
-    text = yaml.safe_dump(draft(what.items, what.rows, "graph"), allow_unicode=True, sort_keys=False)
-    (work.path / "ontology.yaml").write_text(text, "utf-8")
+def _draft(work: Work, drafted: dict[str, Any]) -> Ontology:
+    (work.path / "ontology.yaml").write_text(yaml.safe_dump(drafted, allow_unicode=True, sort_keys=False), "utf-8")
     work.resolved["ontology"] = "drafted from the triples"
     return read_ontology(work.path / "ontology.yaml")
 
@@ -109,7 +109,7 @@ def _add(work: Work, ontology: Ontology, additions: Path) -> Ontology:
     return read_ontology(work.path / "ontology.yaml")
 
 
-def _checked(work: Work, what: Read, ontology: Ontology, config: KgConfig, found: list[Found],
+def _checked(work: Work, items: list[Item], ontology: Ontology, config: KgConfig, found: list[Found],
              path: Path) -> tuple[Placed, list[Pair], list[Attributed]]:
     """The triples and attributes that stay, in the order of the graph; all others are dropped by name."""
     several, counts = len(found) > 1, Counter[str]()
@@ -119,7 +119,7 @@ def _checked(work: Work, what: Read, ontology: Ontology, config: KgConfig, found
         work.drop(reason, **({"file": Path(item.file).name} if several else {}), line=item.line, **shown)
 
     plain = all(f.shape == "triples" for f in found)        # whatever they hold was always kept
-    placed = place(what.items, ontology, ontology.hygiene or (None if plain else Hygiene()), drop, path)
+    placed = place(items, ontology, ontology.hygiene or (None if plain else Hygiene()), drop, path)
     if config.order == "sorted":
         placed.raws.sort(key=lambda raw: raw[:6])
         placed.aliases = {name: dict.fromkeys(sorted(names)) for name, names in placed.aliases.items()}
@@ -128,7 +128,7 @@ def _checked(work: Work, what: Read, ontology: Ontology, config: KgConfig, found
     pairs = _settle(pairs, ontology, config, drop, placed.found)
     if config.order == "file" and not all(f.shape in IN_ORDER for f in found):
         pairs = _grouped(pairs, ontology)
-    attributes = hygiene.without_repeats(placed.attributes, drop)
+    attributes = [a for a, _ in hygiene.without_noise([(a, a) for a in placed.attributes], drop)]
     if not pairs and not attributes:
         raise DataError("no triple is left", found[0].path)
     placed.found += Counter({name: counts[name] for name in ("duplicate", "self_loop")})
@@ -152,10 +152,7 @@ def _settle(pairs: list[Pair], ontology: Ontology, config: KgConfig, drop: Any, 
 
 def _grouped(pairs: list[Pair], ontology: Ontology) -> list[Pair]:
     """By head as they first appear, then by relation as the ontology has them; the order within a fact stays."""
-    heads: dict[str, int] = {}
-    for triple, _ in pairs:
-        heads.setdefault(triple.head, len(heads))
-    relations = {name: i for i, name in enumerate(ontology.relations)}
+    heads, relations = _ranks(triple.head for triple, _ in pairs), _ranks(ontology.relations)
     return sorted(pairs, key=lambda pair: (heads[pair[0].head], relations[pair[0].relation]))
 
 
@@ -163,14 +160,14 @@ def _in_order(attributes: list[Attributed], pairs: list[Pair], ontology: Ontolog
     """Attributes as their entities stand in the triples, then as they appear; within an entity as the ontology has them."""
     if config.order == "sorted":
         return sorted(attributes, key=lambda a: (a.entity, a.attribute, a.value))
-    rank: dict[str, int] = {}
-    for triple, _ in pairs:
-        rank.setdefault(triple.head, len(rank))
-        rank.setdefault(triple.tail, len(rank))
-    for a in attributes:
-        rank.setdefault(a.entity, len(rank))
-    named = {name: i for i, name in enumerate(ontology.attributes)}
-    return sorted(attributes, key=lambda a: (rank[a.entity], named[a.attribute]))
+    entities = _ranks([*(name for triple, _ in pairs for name in (triple.head, triple.tail)), *(a.entity for a in attributes)])
+    named = _ranks(ontology.attributes)
+    return sorted(attributes, key=lambda a: (entities[a.entity], named[a.attribute]))
+
+
+def _ranks(names: Iterable[str]) -> dict[str, int]:
+    """Name -> how many others appear before it."""
+    return {name: i for i, name in enumerate(dict.fromkeys(names))}
 
 
 def _sort_key(item: Any) -> tuple[str, ...]:
@@ -194,8 +191,7 @@ def _types(triples: list[Triple], placed: Placed, attributes: list[Attributed], 
 def _write_graph(work: Work, triples: list[Triple], types: dict[str, str], placed: Placed, attributes: list[Attributed], ontology: Ontology) -> None:
     write_jsonl(work.path / "entities.jsonl", ({"id": i, "name": n, "type": k, "aliases": list(placed.aliases.get(n, ()))}
                                                for i, (n, k) in enumerate(types.items())))
-    write_jsonl(work.path / "triples.jsonl", ({"head": t.head, "relation": t.relation, "tail": t.tail, "head_type": t.head_type,
-                                               "tail_type": t.tail_type, "source": t.source} for t in triples))
+    write_jsonl(work.path / "triples.jsonl", (t._asdict() for t in triples))
     write_jsonl(work.path / "attributes.jsonl", ({"entity": a.entity, "attribute": a.attribute, "value": a.value, "kind": a.kind,
                                                   "source": a.source} for a in attributes))
     aliases = sum(len(names) for names in placed.aliases.values())

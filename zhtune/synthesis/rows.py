@@ -7,7 +7,7 @@ from pathlib import Path
 
 from zhtune.corpus import tabular
 from zhtune.corpus.read import list_files
-from zhtune.corpus.streams import Stream, suffix_of
+from zhtune.corpus.streams import suffix_of
 from zhtune.corpus.tabular import Refusal, Row
 from zhtune.digests import visible_files
 
@@ -23,11 +23,11 @@ def read_rows(paths: list[Path]) -> Iterator[Row | Refusal]:
         DataError: a folder without any file of a known kind.
     """
     for file, name in list_files(paths, SUFFIXES, _files):
-        suffix, stream = suffix_of(name), Stream(file)
+        suffix = suffix_of(name)
         if suffix not in SUFFIXES:
             yield Refusal("unknown_file", name, f"suffix {file.suffix!r}; known are {', '.join(SUFFIXES)}, plain, .gz or .zst")
             continue
-        for row in tabular.read_rows(stream, file, name, ".json" if suffix == ".txt" else suffix):
+        for row in tabular.read_rows(file, name, ".json" if suffix == ".txt" else suffix):
             if isinstance(row, Row) and not isinstance(row.value, dict):
                 said = "" if isinstance(row.value, list) else f": {str(row.value)[:200]}"
                 yield Refusal("not_an_object", row.where, type(row.value).__name__ + said, name)

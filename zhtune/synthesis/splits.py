@@ -10,11 +10,11 @@ another split: they stand in heldout.yaml. Makes no record: it divides those tha
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from zhtune.digests import drawn
 from zhtune.graph.graph import Graph
 from zhtune.synthesis.link import Linker
 
@@ -43,8 +43,8 @@ def divide(graph: Graph, rows: list[dict[str, Any]], shares: dict[str, float], s
         shares: split -> share of heads, of facts and of combinations that are held out.
         seed: another one holds out others.
     """
-    entities = {head for head in graph.heads if _drawn(f"{seed}:entity:{head}", shares.get("entity", 0))}
-    pairs = {_pair(t.head, t.tail) for t in graph.by_id.values() if _drawn(f"{seed}:triple:{t.head}:{t.relation}", shares.get("triple", 0))}
+    entities = {head for head in graph.heads if drawn(f"{seed}:entity:{head}", shares.get("entity", 0))}
+    pairs = {_pair(t.head, t.tail) for t in graph.by_id.values() if drawn(f"{seed}:triple:{t.head}:{t.relation}", shares.get("triple", 0))}
     by_id, linker = graph.by_id, Linker(entities)
     train, heldout, dropped = [], [], Counter()
     for row in rows:
@@ -55,7 +55,7 @@ def divide(graph: Graph, rows: list[dict[str, Any]], shares: dict[str, float], s
             measures = bool(triples) and all(t.head in entities for t in triples)
         elif any(_pair(t.head, t.tail) in pairs for t in triples):
             split, measures = "triple", source["task"] in _SINGLE
-        elif source["task"] in _JOINED and _drawn(f"{seed}:composition:{_combination(row)}", shares.get("composition", 0)):
+        elif source["task"] in _JOINED and drawn(f"{seed}:composition:{_combination(row)}", shares.get("composition", 0)):
             split, measures = "composition", True
         else:
             train.append(row)
@@ -95,7 +95,3 @@ def _pair(left: str, right: str) -> tuple[str, str]:
 
 def _combination(row: dict[str, Any]) -> str:
     return ",".join(sorted(row["source"]["triples"]))
-
-
-def _drawn(key: str, share: float) -> bool:
-    return int.from_bytes(hashlib.sha256(key.encode("utf-8")).digest()[:8]) < share * 2 ** 64

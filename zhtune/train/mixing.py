@@ -6,11 +6,11 @@ training sees in any turn is never among it.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+from zhtune.digests import drawn
 from zhtune.text import fold
 
 Item = TypeVar("Item")
@@ -29,9 +29,7 @@ def held_out(asked: list[list[str]], share: float, seed: int) -> list[bool]:
         share: of the different first questions.
         seed: another one holds out others.
     """
-    def drawn(key: str) -> bool:
-        return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8]) < share * 2 ** 64
-    return [drawn(own[0] if own else "") for own in asked]
+    return [drawn(f"{seed}:{own[0] if own else ''}", share) for own in asked]
 
 
 def leaks(asked: list[list[str]], taught: Iterable[list[str]]) -> list[bool]:
