@@ -243,6 +243,8 @@ def test_merged_equals_unmerged(family: str, method: str, tmp_path: Path):
     made = merge(MergeConfig(adapter=str(saved(model, family, tmp_path / "adapter")), out=str(tmp_path / "merged")))
     assert torch.allclose(logits(load_model(made.path))[MASK == 1], logits(model)[MASK == 1], atol=1e-4)
     assert made.manifest["metrics"]["adapters"] == 1 and (made.path / "tokenizer.json").exists()
+    targets = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["target_modules"]
+    assert len(targets) > 2 and targets == sorted(targets)  # PEFT writes a set: in another order in another process
 
 
 @pytest.mark.parametrize("method", ["p-tuning-v2", "prompt-tuning", "bottleneck"])

@@ -165,6 +165,9 @@ def save_adapter(model: Any, folder: Path, out: Path, base: Source, weights: dic
     else:
         for config in model.peft_config.values():
             config.base_model_name_or_path = location
+            for name, value in vars(config).items():
+                if isinstance(value, set):                  # in the order of hashes, which differs from process to process
+                    setattr(config, name, sorted(value))
         model.save_pretrained(folder, save_embedding_layers=False, state_dict=weights, selected_adapters=["default"])     # not TRL's reference
         (folder / "README.md").unlink(missing_ok=True)      # PEFT's model card template, empty
     return {"base": location, "base_kind": base.kind, "base_digest": base.digest}
