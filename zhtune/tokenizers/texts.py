@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from zhtune.tokenizers.ranks import rank_merges
@@ -37,12 +38,14 @@ def faster_encoder(definition: dict[str, Any], texts: list[str], ids: list[list[
     except ModuleNotFoundError:
         return None
     encoding = tiktoken.Encoding("corpus", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-
-    def encode(texts: list[str]) -> list[list[int]]:
-        if definition["normalizer"] is not None:            # NFC
-            texts = [unicodedata.normalize("NFC", text) for text in texts]
-        return [encoding.encode_ordinary(text) for text in texts]
+    encode = partial(_encode, encoding, definition["normalizer"] is not None)
     return encode if encode(texts) == ids else None
+
+
+def _encode(encoding: Any, nfc: bool, texts: list[str]) -> list[list[int]]:
+    if nfc:
+        texts = [unicodedata.normalize("NFC", text) for text in texts]
+    return [encoding.encode_ordinary(text) for text in texts]
 
 
 def _pattern(definition: dict[str, Any]) -> str | None:
