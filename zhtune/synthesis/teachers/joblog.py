@@ -30,6 +30,7 @@ from zhtune.synthesis.teachers.prices import Price
 
 _NOT_COUNTED = ("429", "unsent")                            # the account's pace, a batch that never was: not the job's failures
 
+
 @dataclass(frozen=True)
 class Received:
     """One answer as it came."""
