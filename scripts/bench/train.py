@@ -5,7 +5,8 @@ Usage: python scripts/bench/train.py [--repeats 5] [--steps 30] [--results FILE.
 Each run is a process of its own; a repeat runs all contestants one after the other, every second one in the opposite order.
 Speed counts real tokens, no padding, and the training loop only (neither loading nor tokenising), with the one checkpoint that
 everybody writes at its end; the figure a CPU second holds on a busy machine, too. Medians of all lines in FILE are printed at the end.
---gpu runs what needs a card instead (random weights of real shapes): QLoRA of 7B at 1 × 1024, fp16 for 500 steps.
+--gpu runs what needs a card instead (random weights of real shapes): QLoRA of 7B at 1 × 1024, P-tuning v2 of ChatGLM-6B in 4 bit,
+fp16 for 500 steps. [--tiny] shows without a card that its commands are right, on tiny shapes.
 """
 
 import argparse
@@ -172,37 +173,55 @@ def summary(lines: list[dict]) -> str:
 GPU = {
     "7B QLoRA, 1 × 1024": {"model": "7b", "flags": ["--method", "qlora", "--max_length", "1024", "--schedule.batch_size", "1",
                                                    "--schedule.gradient_checkpointing", "true", "--schedule.optimizer", "paged_adamw8bit"]},
-    "1.1B full, fp16, 500 steps": {"model": "1b", "flags": ["--method", "full", "--max_length", "512", "--schedule.batch_size", "4",
+    # THUDM's setting: a prefix of 128, questions and answers of 64 tokens, one at a time
+    "ChatGLM-6B P-tuning v2, 4 bit": {"model": "chatglm-6b", "flags": ["--method", "p-tuning-v2", "--tuning.quantize", "nf4", "--max_length", "128",
+                                      "--tuning.prefix.tokens", "128", "--schedule.batch_size", "1", "--schedule.precision", "fp16"]},
+    "1.1B full, fp16, 500 steps": {"model": "1b", "flags": ["--method", "full", "--schedule.epochs", "3", "--max_length", "512", "--schedule.batch_size", "4",
                                                           "--schedule.precision", "fp16", "--schedule.gradient_checkpointing", "true"]},
 }
-SHAPES = {"7b": (4096, 11008, 32, 32), "1b": (2048, 5632, 22, 32)}      # hidden, MLP, layers, heads
+# hidden, MLP, layers, heads, rows
+SHAPES = {"7b": (4096, 11008, 32, 32, 55296), "chatglm-6b": (4096, 16384, 28, 32, 130528), "1b": (2048, 5632, 22, 32, 55296)}
+TINY = {"7b": (64, 128, 2, 4, 512), "chatglm-6b": (64, 256, 2, 4, 512), "1b": (64, 128, 2, 4, 512)}
 
 
-def gpu(folder: Path) -> None:
+def random_model(name: str, shape: tuple[int, ...], folder: Path) -> None:
+    """Weights in float16 and the byte tokenizer, whose ids the first rows are."""
+    from zhtune.models.shapes import write_byte_tokenizer
+    hidden, mlp, layers, heads, rows = shape
+    own = name.startswith("chatglm")
+    write_byte_tokenizer(folder, "chatglm" if own else "llama")
+    if own:
+        from zhtune.models.chatglm.configuration import ChatGLMConfig
+        from zhtune.models.chatglm.modeling import ChatGLMForCausalLM
+        made = ChatGLMForCausalLM(ChatGLMConfig(
+            vocab_size=rows, hidden_size=hidden, inner_hidden_size=mlp, num_layers=layers, num_attention_heads=heads,
+            pad_token_id=0, mask_token_id=1, gmask_token_id=2, bos_token_id=3, eos_token_id=4))
+    else:
+        from transformers import LlamaConfig, LlamaForCausalLM
+        made = LlamaForCausalLM(LlamaConfig(
+            vocab_size=rows, hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers, num_attention_heads=heads,
+            max_position_embeddings=4096, eos_token_id=2, pad_token_id=0))
+    made.save_pretrained(folder)
+
+
+def gpu(folder: Path, shapes: dict[str, tuple[int, ...]], device: str) -> None:
     """What needs a card; prints peak memory of the card and the last loss, which is finite or the run stops."""
     import torch
-    import transformers
-
-    from zhtune.models.shapes import write_byte_tokenizer
     for name, case in GPU.items():
         model, out = folder / case["model"], folder / f"out-{case['model']}"
         if not model.exists():
-            hidden, mlp, layers, heads = SHAPES[case["model"]]
-            write_byte_tokenizer(model)
             torch.set_default_dtype(torch.float16)
-            with torch.device("cuda"):
-                made = transformers.LlamaForCausalLM(transformers.LlamaConfig(
-                    vocab_size=55296, hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers, num_attention_heads=heads,
-                    max_position_embeddings=4096, eos_token_id=2, pad_token_id=0))
-            made.save_pretrained(model)
-            del made
-            torch.cuda.empty_cache()
+            with torch.device(device):
+                random_model(case["model"], shapes[case["model"]], model)
             torch.set_default_dtype(torch.float32)
+            if device == "cuda":
+                torch.cuda.empty_cache()
         where = ["--model", str(model), "--records", str(folder / "records"), "--out", str(out)]
-        subprocess.run([sys.executable, "-m", "zhtune", "sft", *where, *case["flags"]], check=True)
+        flags = case["flags"] if device == "cuda" else ["fp32" if flag == "fp16" else flag for flag in case["flags"]]
+        subprocess.run([sys.executable, "-m", "zhtune", "sft", *where, *flags], check=True)
         report = json.loads((out / "report.json").read_text("utf-8"))
-        print(f"{name}: {report['tokens_per_second']:.0f} tokens/s, peak {report['peak_memory_gib']:.2f} GiB, "
-              f"last loss {report['losses'][-1][1]:.3f}")
+        peak = f"{report['peak_memory_gib']:.2f} GiB" if device == "cuda" else "not a card's"
+        print(f"{name}: {report['tokens_per_second']:.0f} tokens/s, peak {peak}, last loss {report['losses'][-1][1]:.3f}", flush=True)
 
 
 def main() -> None:
@@ -213,6 +232,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="keep the prepared model and data here")
     parser.add_argument("--factory", default="")
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -228,7 +248,7 @@ def main() -> None:
         folder = given.data or Path(scratch)
         prepare(folder)
         if given.gpu:
-            gpu(folder)
+            gpu(folder, *((TINY, "cpu") if given.tiny else (SHAPES, "cuda")))
             return
         lines = []
         runs = [(task, who) for task, those in CONTESTANTS.items() for who in those + (FACTORY[task] if given.factory else ())]
