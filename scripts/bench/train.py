@@ -176,8 +176,9 @@ GPU = {
     # THUDM's setting: a prefix of 128, questions and answers of 64 tokens, one at a time
     "ChatGLM-6B P-tuning v2, 4 bit": {"model": "chatglm-6b", "flags": ["--method", "p-tuning-v2", "--tuning.quantize", "nf4", "--max_length", "128",
                                       "--tuning.prefix.tokens", "128", "--schedule.batch_size", "1", "--schedule.precision", "fp16"]},
-    "1.1B full, fp16, 500 steps": {"model": "1b", "flags": ["--method", "full", "--schedule.epochs", "3", "--max_length", "512", "--schedule.batch_size", "4",
-                                                          "--schedule.precision", "fp16", "--schedule.gradient_checkpointing", "true"]},
+    "1.1B full, fp16, 500 steps": {"model": "1b", "flags": ["--method", "full", "--max_length", "512", "--schedule.batch_size", "4",
+                                                          "--schedule.epochs", "3", "--schedule.precision", "fp16",
+                                                          "--schedule.gradient_checkpointing", "true"]},
 }
 # hidden, MLP, layers, heads, rows
 SHAPES = {"7b": (4096, 11008, 32, 32, 55296), "chatglm-6b": (4096, 16384, 28, 32, 130528), "1b": (2048, 5632, 22, 32, 55296)}
