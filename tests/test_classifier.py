@@ -59,6 +59,8 @@ def test_probability(model):
     assert good.probability("好 好\n坏") == pytest.approx(softmax(4 / 3, 2 / 3), abs=1e-6)       # mean of (1,0), (1,0), (0,1), by (2,0) and (0,2)
     assert open_classifier(model, "bad", "text").probability("坏") == pytest.approx(softmax(2, 0), abs=1e-6)
     assert good.probability("没有") == good.probability("") == 0.0
+    write_model(model, _dense([ROWS[1], ROWS[0], ROWS[2]]))     # trained anew under the same name
+    assert open_classifier(model, "good", "text").probability("坏") == pytest.approx(softmax(2, 0), abs=1e-6)
 
 
 @pytest.mark.parametrize(("words", "known"), [("text", 0.0), ("characters", softmax(4 / 3, 2 / 3)), ("jieba", softmax(1, 1))])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import struct
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ _CENTROIDS = 256
 
 @dataclass(frozen=True)
 class Classifier:
-    """The probability of one label of a model. Every process reads the model when it needs it."""
+    """The probability of one label of a model, which is read when it is first needed: by every process for itself."""
 
     path: Path
     label: str
@@ -38,8 +38,12 @@ class Classifier:
             text = " ".join(jieba_words(text))
         elif self.words == "characters":
             text = " ".join(text)
-        labels, chances = _load(self.path).predict(" ".join(text.split()), k=-1)
+        labels, chances = self._model.predict(" ".join(text.split()), k=-1)
         return min(float(dict(zip(labels, chances)).get(self.label, 0.0)), 1.0)
+
+    @cached_property
+    def _model(self) -> Any:
+        return require("fasttext", "documents").load_model(str(self.path))
 
 
 def open_classifier(path: Path, label: str, words: Words) -> Classifier:
@@ -61,11 +65,6 @@ def open_classifier(path: Path, label: str, words: Words) -> Classifier:
         if name in labels:
             return Classifier(path, name, words)
     raise ConfigError(f"{path} has no label {label!r}; its labels are: {', '.join(labels[:20])}")
-
-
-@cache
-def _load(path: Path) -> Any:
-    return require("fasttext", "documents").load_model(str(path))
 
 
 def _labels(path: Path) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from zhtune.config import from_mapping, read_yaml
 from zhtune.corpus import signals
+from zhtune.corpus.classifier import Words
 from zhtune.errors import ConfigError
 
 
@@ -45,7 +46,7 @@ class Rules:
     """With --classifier: least probability of the label (unlike_label)"""
     label: str = ""
     """That label of the classifier, such as zh of lid.176, or high_quality of your own"""
-    label_words: Literal["text", "characters", "jieba"] = "text"
+    label_words: Words = "text"
     """How the classifier's training text was divided by blanks: as it stood, into characters, or by jieba"""
     mojibake: bool = False
     """Read back what was read in a wrong encoding, refuse what cannot be (mojibake)"""
