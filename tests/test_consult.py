@@ -13,10 +13,10 @@ from zhtune.graph.graph import Graph
 from zhtune.records import read_jsonl
 from zhtune.stages.kg import KgConfig, kg
 from zhtune.stages.kg_instruct import KgInstructConfig, kg_instruct
-from zhtune.synthesis.instruct import Taught, choose_heads
+from zhtune.synthesis.instruct import Taught, choose_heads, rows_of
 from zhtune.synthesis.link import Linker
 from zhtune.synthesis.statements import verify_statements
-from zhtune.synthesis.tasks import read_wordings, task_records
+from zhtune.synthesis.tasks import read_wordings, task_jobs
 
 SYMPTOMS = {"感冒": ["发热", "流涕", "咽痛"], "咳嗽": ["发热", "流涕"], "头痛": ["发热", "恶心"]}
 VALUES = [("感冒", "治愈率", "98%"), ("感冒", "周期", "5-7天"), ("咳嗽", "医保", "否"), ("甲药", "规格", "每片0.5克"), ("3号药", "规格", "每片1克"), ("头痛", "治愈率", "90%")]
@@ -34,7 +34,7 @@ def graph_at(tmp_path):
 
 
 def made(graph: Graph, task: str, wanted: int, taught: Taught | None = None, wordings=PLAIN) -> list[dict]:
-    return task_records(graph, taught or choose_heads(graph, 0, 0), {task: wanted}, 0, wordings)
+    return rows_of(task_jobs(graph, taught or choose_heads(graph, 0, 0), {task: wanted}, 0, wordings))
 
 
 def test_attributes_are_asked_in_the_ontologys_words_or_in_plain_ones(graph_at):

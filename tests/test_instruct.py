@@ -18,7 +18,7 @@ from zhtune.records import read_jsonl
 from zhtune.stages.kg import KgConfig, kg
 from zhtune.stages.kg_instruct import KgInstructConfig, kg_instruct
 from zhtune.stages.prefer import PreferConfig, prefer
-from zhtune.synthesis.instruct import Taught, choose_heads, read_taught, records
+from zhtune.synthesis.instruct import Taught, choose_heads, read_taught, record_jobs, rows_of
 from zhtune.synthesis.preferences import pairs
 from zhtune.synthesis.questions import Question, heldout_questions, majority, mentioned, score, wilson
 from zhtune.synthesis.reword import reword
@@ -170,7 +170,7 @@ def test_rewording_has_the_measured_shares():
 def test_a_rewording_that_becomes_a_held_out_wording_is_drawn_again(toy_graph):
     graph = Graph.open(toy_graph.path)
     graph.heldout["用药"]["far"] = [form.replace("{l}", label) for form in ("{h} {l}", "{h}{l}", "{h}的{l}", "{l} {h}") for label in ("药", "用药")]
-    rows = records(graph, choose_heads(graph, 0, 0), 40, {}, 0)()
+    rows = rows_of(record_jobs(graph, choose_heads(graph, 0, 0), 40, {}, 0))
     held = {w.replace("{h}", h) for w in graph.heldout["用药"]["far"] for h in graph.heads}
     assert len(rows) == 8 * 40 and not held & {row["messages"][0]["content"] for row in rows}
 
@@ -189,7 +189,7 @@ def test_unknown_heads_are_in_no_taught_statement_and_no_swap():
     for seed in range(3):
         taught = choose_heads(graph, 50, seed)
         unknown = {*taught.unknown_train, *taught.unknown_eval}
-        rows = [r for r in records(graph, taught, 2, {"inverse": 0.2, "yes_no": 1.0}, seed)()]
+        rows = rows_of(record_jobs(graph, taught, 2, {"inverse": 0.2, "yes_no": 1.0}, seed))
         texts = [m["content"] for row in rows for m in row["messages"]]
         texts += [row["rejected"][0]["content"] for row in pairs(graph, taught.heads, 300, unknown, seed)]
         assert not [text for text in texts for name in unknown if name in text]
@@ -198,7 +198,7 @@ def test_unknown_heads_are_in_no_taught_statement_and_no_swap():
 def test_a_new_fact_moves_no_other_record(toy_graph):
     graph = Graph.open(toy_graph.path)
     wider = Graph([*graph.triples, Triple("癣", "用药", "戊药", "病", "药")], graph.ontology, graph.heldout)
-    old, new = ({json.dumps(r, ensure_ascii=False) for r in records(g, Taught(graph.heads, [], []), 5, {}, 0)()} for g in (graph, wider))
+    old, new = ({json.dumps(r, ensure_ascii=False) for r in rows_of(record_jobs(g, Taught(graph.heads, [], []), 5, {}, 0))} for g in (graph, wider))
     assert old == new
 
 

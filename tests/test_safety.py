@@ -15,7 +15,7 @@ from zhtune.records import read_jsonl
 from zhtune.stages.kg import KgConfig, kg
 from zhtune.stages.kg_instruct import KgInstructConfig, kg_instruct
 from zhtune.stages.prefer import PreferConfig, prefer
-from zhtune.synthesis.audit import audit
+from zhtune.synthesis.audit import Auditor, figures
 from zhtune.synthesis.safety import Safety
 
 SAFETY = {"disclaimers": [{"relations": ["用药"], "say": "用药请遵医嘱。"}, {"types": ["食"]}], "red_flags": [{"names": ["丁药", "辣椒"], "say": "碰到{ts}要当心。"}]}
@@ -51,7 +51,7 @@ def test_records_say_it_and_a_missing_one_is_counted(safe_at, tmp_path):
     rows[0] = next(row for row in rows if row["source"]["triples"])
     bare = {**rows[0], "messages": [*rows[0]["messages"][:-1], {"role": "assistant", "content": "好。"}]}
     assert Safety(graph).missing(bare) == Safety(graph).required(bare["source"]["triples"]) != []
-    assert audit(graph, Safety(graph), [bare, Safety(graph).add(bare)], 1)()["safety"] == {"required": 2, "missing": 1}
+    assert figures([Auditor(graph).audit([bare, Safety(graph).add(bare)])])["safety"] == {"required": 2, "missing": 1}
 
 
 def test_pairs_that_lack_it_and_no_others(safe_at, tmp_path):

@@ -13,9 +13,9 @@ from zhtune.graph.graph import Graph
 from zhtune.stages.kg_instruct import KgInstructConfig, kg_instruct
 from zhtune.stages.prefer import PreferConfig, prefer
 from zhtune.synthesis.flaws import flawed_pairs
-from zhtune.synthesis.instruct import choose_heads
+from zhtune.synthesis.instruct import choose_heads, rows_of
 from zhtune.synthesis.splits import leaks
-from zhtune.synthesis.tasks import MAKERS, read_wordings, task_records
+from zhtune.synthesis.tasks import MAKERS, read_wordings, task_jobs
 
 # What prompts/tasks/zh.yaml holds: task (or flaw) -> form -> placeholders that every wording of it needs.
 FORMS = {
@@ -33,7 +33,7 @@ PLAIN = {task: {form: ["|".join(sorted(f"{name}={{{name}}}" for name in names))]
 
 def made(toy_graph, task: str, wanted: int = 50) -> list[dict]:
     graph = Graph.open(toy_graph.path)
-    return task_records(graph, choose_heads(graph, 0, 0), {task: wanted}, 0, PLAIN)
+    return rows_of(task_jobs(graph, choose_heads(graph, 0, 0), {task: wanted}, 0, PLAIN))
 
 
 def said(rows: list[dict]) -> set[tuple[str, str]]:
@@ -70,7 +70,7 @@ def test_choices_have_one_right_option(task: str, true: bool, tmp_path):
     from zhtune.stages.kg import KgConfig, kg
     rows = [*ROWS, ("感冒", "用药", "戊药"), *((f"病{i}", "用药", f"药{i}") for i in range(5))]
     graph = Graph.open(kg(KgConfig(input=str(write_graph_input(tmp_path / "in", rows)), out=str(tmp_path / "g"))).path)
-    found = task_records(graph, choose_heads(graph, 0, 0), {task: 20}, 0, PLAIN)
+    found = rows_of(task_jobs(graph, choose_heads(graph, 0, 0), {task: 20}, 0, PLAIN))
     assert len(found) == 20
     for row in found:
         head = row["messages"][0]["content"].split("|")[0].removeprefix("h=")

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Any, TypeVar
 
-import orjson
-
 from zhtune.errors import ZhtuneError
 
 Item = TypeVar("Item")
@@ -51,27 +49,22 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], weight: 
             yield from under_way.popleft().result()
 
 
-def begin(work: Callable[[Any, list[Any]], list[Any]], shared: Any, items: list[Any], workers: int, size: int) -> Callable[[], list[Any]]:
-    """Start work(shared, chunk) for all items; what comes back is to be called for the results, joined in order.
+def spread(function: Callable[[Item], Result], items: list[Item], workers: int) -> list[Result]:
+    """function(item) of each item, in order. The last one is begun first: what takes long had better stand at the end.
 
     Args:
-        work: pure; what it returns is JSON, which costs less to hand over than objects.
-        shared: what every chunk needs.
-        items: cut into chunks.
-        workers: processes; with 1, or where all items are one chunk, the work is done here, when the results are called for.
-        size: items of a chunk.
-    """
-    starts = range(0, len(items), size)
-    if workers < 2 or len(starts) < 2 or not _FORKS:
-        return lambda: work(shared, items)
-    pool = _pool(lambda start: orjson.dumps(work(shared, items[start:start + size])), min(workers, len(starts)))
-    with _deaths_in_words():
-        futures = [pool.submit(_run, [start]) for start in starts]
+        function: pure; it and the items are inherited by the processes (they are forked), results are handed back pickled.
+        items: of comparable weight.
+        workers: processes.
 
-    def results() -> list[Any]:
-        with _deaths_in_words(), pool:
-            return [result for future in futures for line in future.result() for result in orjson.loads(line)]
-    return results
+    Raises:
+        ZhtuneError: a process was killed.
+    """
+    if workers < 2 or len(items) < 2 or not _FORKS:
+        return [function(item) for item in items]
+    with _deaths_in_words(), _pool(lambda i: function(items[i]), min(workers, len(items))) as pool:
+        futures = [pool.submit(_run, [i]) for i in reversed(range(len(items)))]
+        return [result for future in reversed(futures) for result in future.result()]
 
 
 @contextmanager

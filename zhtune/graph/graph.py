@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -100,7 +101,7 @@ class Graph:
         if not (folder / "triples.jsonl").exists() or not (folder / "ontology.yaml").exists():
             raise DataError("is no graph: it needs triples.jsonl and ontology.yaml; make one with zhtune kg", folder)
         parts = ("head", "relation", "tail", "head_type", "tail_type", "source")
-        triples = [Triple(*[str(row.get(part, "")) for part in parts]) for _, row in read_jsonl(folder / "triples.jsonl")]
+        triples = [Triple(*[sys.intern(str(row.get(part, ""))) for part in parts]) for _, row in read_jsonl(folder / "triples.jsonl")]
         ontology, file = read_ontology(folder / "ontology.yaml"), folder / "heldout.yaml"
         aliases = {row["name"]: row["aliases"] for row in _rows(folder / "entities.jsonl") if row.get("aliases")}
         attributes: dict[tuple[str, str], list[str]] = {}

@@ -8,25 +8,26 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+import orjson
+
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build, resolve_inputs
 from zhtune.errors import ConfigError, DataError
 from zhtune.graph.graph import Graph, Triple
 from zhtune.log import logger
 from zhtune.models.open import answering
-from zhtune.parallel import uncollected
+from zhtune.parallel import spread, uncollected
 from zhtune.records import write_json, write_jsonl
 from zhtune.references import MODEL_KINDS, Source
-from zhtune.synthesis.audit import audit
-from zhtune.synthesis.instruct import Taught, choose_heads, records, shuffle
+from zhtune.synthesis.audit import Auditor, Part, figures
+from zhtune.synthesis.instruct import Job, Taught, choose_heads, record_jobs, rows_of, shuffle
 from zhtune.synthesis.rewrite import PROMPTS, Rewriter
-from zhtune.synthesis.safety import Safety
 from zhtune.synthesis.splits import SPLITS, divide, leaks
-from zhtune.synthesis.tasks import MAKERS, read_wordings, task_records
+from zhtune.synthesis.tasks import MAKERS, read_wordings, task_jobs
 from zhtune.synthesis.teachers.asking import Asking, Prompt, TeacherConfig, forecast, open_teacher, rehearse
 from zhtune.synthesis.teachers.teacher import Teacher, expected_tokens
 
-STAGE = Stage("kg-instruct", version=4, kind="records",
+STAGE = Stage("kg-instruct", version=5, kind="records",
               inputs={"graph": ("graph",), "teacher": MODEL_KINDS, "prompts": ("file",), "prices": ("file",)})
 
 
@@ -98,44 +99,50 @@ def _write(work: Work, config: KgInstructConfig) -> None:
         logger.info("kg-instruct: %d heads were asked for, the graph has %d: all are taught", config.heads, len(graph.heads))
     taught = choose_heads(graph, config.heads, config.seed)
     shares = {"inverse": config.inverse, "yes_no": config.yes_no, "unanswerable": config.unanswerable}
-    begun = records(graph, taught, config.records_per_fact, shares, config.seed, config.noise, config.workers)
-    tasks = task_records(graph, taught, config.tasks, config.seed, read_wordings())
-    rows = begun()
-    order = shuffle([*range(len(rows))], config.seed)
+    made = record_jobs(graph, taught, config.records_per_fact, shares, config.seed, config.noise)
     if config.teacher:
-        rows = _in_the_teachers_words(work, graph, [rows[i] for i in order], config)
-        order = [*range(len(rows))]
-    rows += tasks
-    if config.tasks:
-        order = shuffle([*order, *range(len(order), len(rows))], config.seed)
-    if not rows:
+        rewritten = _in_the_teachers_words(work, graph, made, config)
+        made = [lambda: rewritten]
+    auditor = Auditor(graph)
+    parts = spread(auditor.finish, [*made, *task_jobs(graph, taught, config.tasks, config.seed, read_wordings())], config.workers)
+    work.report |= {"verified": figures(part.audit for part in parts)}
+    first, lines = sum(len(part.lines) for part in parts[:len(made)]), [line for part in parts for line in part.lines]
+    if not lines:
         raise DataError("the graph gives no record", work.sources["graph"].path)
-    safety = Safety(graph)
-    rows = list(map(safety.add, rows))
-    work.counted_in = len(rows) + sum(work.dropped.values())    # a refused reply or draft counts as one
+    order = [*range(first)] if config.teacher else shuffle([*range(first)], config.seed)
+    if config.tasks:
+        order = shuffle([*order, *range(first, len(lines))], config.seed)
+    lines = [lines[i] for i in order]
+    work.counted_in = len(lines) + sum(work.dropped.values())   # a refused reply or draft counts as one
     if config.holdout:
-        rows = _hold_out(work, graph, [rows[i] for i in order], config)
-        order = [*range(len(rows))]
-    verified = audit(graph, safety, rows, config.workers)
-    work.kept = write_jsonl(work.path / "records.jsonl", (rows[i] for i in order))
+        parts = [Part.of(_hold_out(work, graph, [orjson.loads(line) for line in lines], config))]
+        lines = parts[0].lines
+    with open(work.path / "records.jsonl", "wb") as file:
+        file.writelines(lines)
     write_json(work.path / "taught.json", vars(taught))
-    counts = Counter(row["source"]["task"] for row in rows)
-    for task, wanted in config.tasks.items():
+    work.kept = len(lines)
+    _account(work, graph, taught, parts, config.tasks)
+
+
+def _account(work: Work, graph: Graph, taught: Taught, parts: list[Part], tasks: dict[str, int]) -> None:
+    """The ledger: records by task, and which triples and values at least one of them states."""
+    counts: Counter[str] = sum((part.tasks for part in parts), Counter())
+    for task, wanted in tasks.items():
         if counts[task] < wanted:
             logger.info("kg-instruct: %s: %d of %d records, the graph gives no more", task, counts[task], wanted)
-    work.metrics |= {"records": len(rows), "heads": len(taught.heads), **dict(sorted(counts.items()))}
-    stated = {triple for row in rows for triple in row["source"]["triples"]}
-    work.report |= {**coverage(graph.triples, taught, stated, {"coverage": lambda t: t.relation, "coverage_by_type": lambda t: t.tail_type,
-                                                               "coverage_by_degree": _degree(graph)}),
-                    "verified": verified()}
+    work.metrics |= {"records": work.kept, "heads": len(taught.heads), **dict(sorted(counts.items()))}
+    stated: set[str] = set().union(*(part.stated for part in parts))
+    work.report |= coverage(graph.triples, taught, stated, {"coverage": lambda t: t.relation, "coverage_by_type": lambda t: t.tail_type,
+                                                            "coverage_by_degree": _degree(graph)})
     if graph.values:
         work.report |= coverage(chain(*graph.values.values()), taught, stated, {"coverage_of_attributes": lambda t: t.relation})
 
 
-def _in_the_teachers_words(work: Work, graph: Graph, rows: list[dict], config: KgInstructConfig) -> list[dict]:
+def _in_the_teachers_words(work: Work, graph: Graph, made: list[Job], config: KgInstructConfig) -> list[dict]:
+    rows = rows_of(made)
     with open_teacher(work.sources, work.path, config, answering) as (teacher, log):
         rewriter = _rewriter(work.sources, graph, teacher, work.drop, config.retries, config)
-        rows = rewriter.rewrite(rows)
+        rows = rewriter.rewrite([rows[i] for i in shuffle([*range(len(rows))], config.seed)])
         work.metrics |= rewriter.counts
         work.report |= {"teacher": log.summary()}
     if not rewriter.counts["accepted"] + rewriter.counts["accepted_after_retry"]:
@@ -152,7 +159,8 @@ def _rewriter(sources: dict[str, Source], graph: Graph, teacher: Teacher, refuse
 def _estimate(config: KgInstructConfig) -> str:
     sources = resolve_inputs(STAGE, config)
     graph, rehearsal = Graph.open(sources["graph"].path), rehearse(sources, config.teacher_model)
-    rows = records(graph, choose_heads(graph, config.heads, config.seed), config.records_per_fact, {}, config.seed, config.noise)()
+    taught = choose_heads(graph, config.heads, config.seed)
+    rows = rows_of(record_jobs(graph, taught, config.records_per_fact, {}, config.seed, config.noise))
     _rewriter(sources, graph, rehearsal, lambda *_, **__: None, 0, config).rewrite(rows)
     return forecast(rehearsal, sum(expected_tokens(row["messages"]) for row in rows), sources, config,
                     note=f"facts with rejected drafts are asked again, at most {config.retries} times")

@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from typing import Any
 from zhtune.errors import DataError
 from zhtune.graph.graph import Graph, Triple
 from zhtune.graph.ontology import Relation, fill
-from zhtune.parallel import begin
 from zhtune.synthesis.reword import reword
 
 LIST_MARK = "、"
 _INVERSE_MOST = 3                                           # an inverse answer with more heads than this is no fact but a list
 _DRAWS = 16                                                 # rewordings tried before the plain wording is taken
 _COMPOSED = 60
-_CHUNK = 20000                                              # one-hop records that a process makes at once
+_CHUNK = 10000                                              # one-hop records of a job
+Job = Callable[[], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,8 @@ def read_taught(folder: Path, graph: Graph) -> Taught:
     return taught
 
 
-def records(graph: Graph, taught: Taught, per_fact: int, shares: dict[str, float], seed: int, noise: bool = True,
-            workers: int = 1) -> Callable[[], list[dict[str, Any]]]:
-    """Begin, and give back what waits for all records, in the graph's order: what is looked up for one lies beside what the next looks up.
+def record_jobs(graph: Graph, taught: Taught, per_fact: int, shares: dict[str, float], seed: int, noise: bool = True) -> list[Job]:
+    """What makes the records, each a part of them: of the one-hop ones in the graph's order, then of each share.
 
     Args:
         graph: with its ontology.
@@ -78,17 +78,20 @@ def records(graph: Graph, taught: Taught, per_fact: int, shares: dict[str, float
         shares: of "inverse", "yes_no", "unanswerable" records, relative to the one-hop ones.
         seed: of all choices.
         noise: whether questions are reworded at random (keyword queries, fillers, dropped characters).
-        workers: processes for the one-hop records of a large graph.
 
     Raises:
         DataError: a training wording is one of the held-out wordings.
     """
     refuse_leaks(graph)
-    heads = set(taught.heads)
-    taught_facts = [key for key in graph.facts if key[0] in heads]
-    asked = begin(_asked, (graph, per_fact, seed, noise), taught_facts, workers, max(1, _CHUNK // per_fact))
-    others = _shares(graph, taught, {task: round(share * len(taught_facts) * per_fact) for task, share in shares.items()}, seed, noise)
-    return lambda: [row for fact, questions in zip(taught_facts, asked(), strict=True) for row in _one_hop(graph, *fact, questions, seed)] + others
+    heads, size = set(taught.heads), max(1, _CHUNK // per_fact)
+    facts = [key for key in graph.facts if key[0] in heads]
+    jobs: list[Job] = [partial(_one_hop, graph, facts[start:start + size], per_fact, seed, noise) for start in range(0, len(facts), size)]
+    return jobs + [partial(_share, graph, taught, task, round(share * len(facts) * per_fact), seed, noise) for task, share in shares.items()]
+
+
+def rows_of(jobs: list[Job]) -> list[dict[str, Any]]:
+    """The records of all jobs."""
+    return [row for job in jobs for row in job()]
 
 
 def shuffle(order: list[int], seed: int) -> list[int]:
@@ -121,24 +124,16 @@ def answer(graph: Graph, head: str, relation: str) -> str:
     return fill(graph.ontology.relations[relation].say, h=head, ts=LIST_MARK.join(graph.tails(head, relation)))
 
 
-def _one_hop(graph: Graph, head: str, relation: str, questions: list[tuple[str, int, str]], seed: int) -> list[dict[str, Any]]:
-    """The records of a fact; they share its answer and ids."""
-    said, ids = answer(graph, head, relation), [t.id for t in graph.facts[head, relation]]
-    return [_record("one_hop", asked, said, ids, seed, wording=index, form=form) for asked, index, form in questions]
-
-
-def _asked(shared: tuple[Graph, int, int, bool], facts: list[tuple[str, str]]) -> list[list[tuple[str, int, str]]]:
-    """The questions of some facts with wording and form, each fact by its own key: what other facts there are changes nothing."""
-    graph, per_fact, seed, noise = shared
+def _one_hop(graph: Graph, facts: list[tuple[str, str]], per_fact: int, seed: int, noise: bool) -> list[dict[str, Any]]:
+    """The records of some facts, each fact by its own key: what other facts there are changes nothing. Those of one share its answer and ids."""
     made = []
     for head, name in facts:
-        key, seen, questions = f"{seed}:one_hop:{head}:{name}", set(), []
-        relation = graph.ontology.relations[name]
+        key, seen, relation = f"{seed}:one_hop:{head}:{name}", set(), graph.ontology.relations[name]
+        said, ids = answer(graph, head, name), [t.id for t in graph.facts[head, name]]
         for number, index in enumerate(rounds(len(relation.ask), per_fact, random.Random(key))):
             asked, form = question(graph, head, relation, index, f"{key}:{number}", seen, noise)
             seen.add(asked)
-            questions.append((asked, index, form))
-        made.append(questions)
+            made.append(_record("one_hop", asked, said, ids, seed, wording=index, form=form))
     return made
 
 
@@ -153,9 +148,9 @@ def question(graph: Graph, head: str, relation: Relation, index: int, key: str, 
     return fill(relation.ask[index], h=head), "wording"     # a training wording is no held-out one: refuse_leaks
 
 
-def _shares(graph: Graph, taught: Taught, counts: dict[str, int], seed: int, noise: bool) -> list[dict[str, Any]]:
-    makers = {"inverse": _inverse, "yes_no": _yes_no, "unanswerable": _unanswerable}
-    return [row for task, wanted in counts.items() for row in islice(makers[task](graph, taught, wanted, seed, noise), wanted)]
+def _share(graph: Graph, taught: Taught, task: str, wanted: int, seed: int, noise: bool) -> list[dict[str, Any]]:
+    maker = {"inverse": _inverse, "yes_no": _yes_no, "unanswerable": _unanswerable}[task]
+    return [*islice(maker(graph, taught, wanted, seed, noise), wanted)]
 
 
 def _inverse(graph: Graph, taught: Taught, wanted: int, seed: int, noise: bool) -> Iterator[dict[str, Any]]:

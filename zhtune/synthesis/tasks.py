@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,7 +18,7 @@ from zhtune.config import read_yaml
 from zhtune.graph.graph import Graph
 from zhtune.graph.ontology import fill
 from zhtune.synthesis.consult import consultations
-from zhtune.synthesis.instruct import LIST_MARK, Taught, answer, ranked, record
+from zhtune.synthesis.instruct import LIST_MARK, Job, Taught, answer, ranked, record
 
 _LETTERS = "ABCD"
 _TURNS = 4                                                  # facts looked at for one record before fewer are given
@@ -32,8 +33,8 @@ def read_wordings() -> Wordings:
     return read_yaml(assets.root() / "prompts" / "tasks" / "zh.yaml")
 
 
-def task_records(graph: Graph, taught: Taught, counts: dict[str, int], seed: int, wordings: Wordings) -> list[dict[str, Any]]:
-    """Records of each task, as many as asked for or as the graph has.
+def task_jobs(graph: Graph, taught: Taught, counts: dict[str, int], seed: int, wordings: Wordings) -> list[Job]:
+    """What makes the records of each task, as many as asked for or as the graph has.
 
     Args:
         graph: with its ontology.
@@ -42,10 +43,12 @@ def task_records(graph: Graph, taught: Taught, counts: dict[str, int], seed: int
         seed: of all choices.
         wordings: of read_wordings.
     """
-    rows: list[dict[str, Any]] = []
-    for task, wanted in counts.items():
-        rows += islice(MAKERS[task](graph, set(taught.heads), wanted, seed, wordings[task]), wanted)
-    return rows
+    heads = set(taught.heads)
+    return [partial(_records, task, graph, heads, wanted, seed, wordings[task]) for task, wanted in counts.items()]
+
+
+def _records(task: str, graph: Graph, heads: set[str], wanted: int, seed: int, forms: dict[str, list[str]]) -> list[dict[str, Any]]:
+    return [*islice(MAKERS[task](graph, heads, wanted, seed, forms), wanted)]
 
 
 def _counting(graph: Graph, heads: set[str], wanted: int, seed: int, forms: dict[str, list[str]]) -> Rows:
