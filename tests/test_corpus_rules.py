@@ -23,7 +23,7 @@ from zhtune.corpus.prepare import Settings, prepare
 from zhtune.corpus.read import read_files
 from zhtune.corpus.script import is_traditional, simplified
 from zhtune.errors import ConfigError, ZhtuneError
-from zhtune.parallel import in_order
+from zhtune.parallel import in_order, spread
 from zhtune.records import Document
 from zhtune.stages.clean import CleanConfig, clean
 from zhtune.stages.lint import LintConfig, lint
@@ -245,6 +245,9 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path):
 def test_a_killed_process_is_said_in_one_line():
     with pytest.raises(ZhtuneError, match="a worker process was killed"):
         list(in_order(lambda item: os.kill(os.getpid(), 9), range(9), lambda item: 1 << 19, 2))
+    with pytest.raises(ZhtuneError, match="a worker process was killed"):
+        spread(lambda item: os.kill(os.getpid(), 9), [1, 2], 2)
+    assert spread(lambda item: [item, os.getpid()], [3, 4], 1) == [[3, os.getpid()], [4, os.getpid()]]
     assert list(in_order(lambda item: item * 2, range(9), lambda item: 1 << 18, 2)) == [0, 2, 4, 6, 8, 10, 12, 14, 16]
 
 

@@ -73,6 +73,14 @@ def test_equal_bytes_whatever_the_hash_seed(toy_graph, tmp_path):
     assert len(digests) == 1
 
 
+@pytest.mark.parametrize("holdout", [{}, {"triple": 0.3}])
+def test_equal_bytes_with_several_processes(toy_graph, tmp_path, holdout):
+    config = {"graph": str(toy_graph.path), "records_per_fact": 1300, "tasks": {"counting": 2, "dialogue": 3}, "holdout": holdout, "noise": False}
+    one, three = (kg_instruct(KgInstructConfig(**config, workers=n, out=str(tmp_path / str(n)))) for n in (1, 3))
+    assert one.digest == three.digest
+    assert one.manifest["counts"]["in"] == 8 * 1300 + 208 + 416 + 624 + 5       # facts, 2, 4 and 6 % of them, tasks
+
+
 def test_no_rejected_answer_is_true_in_the_graph(toy_graph, tmp_path):
     made = prefer(PreferConfig(graph=str(toy_graph.path), pairs=40, out=str(tmp_path / "p")))
     rows = [row for _, row in read_jsonl(made.path / "preferences.jsonl")]

@@ -100,11 +100,12 @@ def _write(work: Work, config: KgInstructConfig) -> None:
     taught = choose_heads(graph, config.heads, config.seed)
     shares = {"inverse": config.inverse, "yes_no": config.yes_no, "unanswerable": config.unanswerable}
     made = record_jobs(graph, taught, config.records_per_fact, shares, config.seed, config.noise)
+    workers = config.workers if len(made) > 1 + len(shares) else 1      # processes are not worth it for a small graph
     if config.teacher:
         rewritten = _in_the_teachers_words(work, graph, made, config)
         made = [lambda: rewritten]
     auditor = Auditor(graph)
-    parts = spread(auditor.finish, [*made, *task_jobs(graph, taught, config.tasks, config.seed, read_wordings())], config.workers)
+    parts = spread(auditor.finish, [*made, *task_jobs(graph, taught, config.tasks, config.seed, read_wordings())], workers)
     work.report |= {"verified": figures(part.audit for part in parts)}
     first, lines = sum(len(part.lines) for part in parts[:len(made)]), [line for part in parts for line in part.lines]
     if not lines:
