@@ -4,6 +4,9 @@ import json
 import math
 import os
 import random
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -240,6 +243,16 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path):
     config = {"input": str(folder), "preset": "shipped:web", "max_characters": 1000}
     one, three = (clean(CleanConfig(**config, workers=n, out=str(tmp_path / str(n)))) for n in (1, 3))
     assert one.digest == three.digest and one.manifest["counts"]["in"] == 108
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_goes_on_when_its_parent_has_ended(ended_by):
+    script = "import os, time; from zhtune.parallel import spread; spread(lambda i: (os.write(1, b'.'), time.sleep(.3)), list(range(200)), 2)"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    assert process.stdout.read(1) == b"."
+    (os.killpg if ended_by == signal.SIGINT else os.kill)(process.pid, ended_by)
+    begun, said = process.communicate(timeout=15)           # ends when nobody holds the pipe; all the work would take 30 s
+    assert process.returncode == -ended_by and len(begun) < 50 and said.count(b"Traceback") == (ended_by == signal.SIGINT)
 
 
 def test_a_killed_process_is_said_in_one_line():

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
+import signal
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -39,7 +43,7 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], weight: 
         for batch in chain(ahead, stream):
             yield from map(function, batch)
         return
-    with _deaths_in_words(), _pool(function, workers) as pool:
+    with _pool(function, workers) as pool:
         under_way: deque[Future[list[Result]]] = deque()
         for batch in chain(ahead, stream):
             under_way.append(pool.submit(_run, batch))
@@ -62,7 +66,7 @@ def spread(function: Callable[[Item], Result], items: list[Item], workers: int) 
     """
     if workers < 2 or len(items) < 2 or not _FORKS:
         return [function(item) for item in items]
-    with _deaths_in_words(), _pool(lambda i: function(items[i]), min(workers, len(items))) as pool:
+    with _pool(lambda i: function(items[i]), min(workers, len(items))) as pool:
         futures = [pool.submit(_run, [i]) for i in reversed(range(len(items)))]
         return [result for future in reversed(futures) for result in future.result()]
 
@@ -80,20 +84,29 @@ def uncollected() -> Iterator[None]:
 
 
 @contextmanager
-def _deaths_in_words() -> Iterator[None]:
+def _pool(function: Callable[[Any], Any], workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that know the function. Where the block is left early, by Ctrl-C too, what has not begun is not done."""
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _install, (function, os.getpid()))
     try:
-        yield
+        yield pool
     except BrokenProcessPool as error:
         raise ZhtuneError("a worker process was killed, most likely for want of memory; use fewer --workers") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _pool(function: Callable[[Any], Any], workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _install, (function,))
-
-
-def _install(function: Callable[[Any], Any]) -> None:
+def _install(function: Callable[[Any], Any], parent: int) -> None:
     global _function
     _function = function
+    signal.signal(signal.SIGINT, signal.SIG_IGN)            # Ctrl-C is for the parent
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent: one that was killed cannot tell its workers, which would wait for ever."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _run(batch: list[Any]) -> list[Any]:

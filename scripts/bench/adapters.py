@@ -1,6 +1,6 @@
 """Every adapter on every family in miniature, learnt and measured: what is slow in the tests, and the table in docs/.
 
-Usage: python scripts/bench/adapters.py [FAMILY …] [--out TABLE.md]
+Usage: python scripts/bench/adapters.py [FAMILY …] [--shape WIDTH HEADS] [--out TABLE.md]
 
 Each family's `new:` shape is first trained in full on the shipped Chinese text (1,500 steps; shown: what is left of the
 held-out loss, at most 60 % of its start); then each adapter trains on 32 records through `zhtune sft`. Shown: by how much the loss on the answers
@@ -153,12 +153,16 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("families", nargs="*", default=FAMILIES)
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--shape", type=int, nargs=2, metavar=("WIDTH", "HEADS"), help="in place of 64 and 4")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--answer", nargs=2)
     given = parser.parse_args()
     if given.answer:
         print(answer(*given.answer))
     else:
+        if given.shape:
+            width, heads = given.shape
+            SHAPES.update({f"{family}-tiny": (width, 2 * width, 2, heads, heads // 2, 512) for family in given.families})
         with tempfile.TemporaryDirectory() as folder:
             result = measure(given.families, given.methods, Path(folder))
         print(json.dumps(result))
