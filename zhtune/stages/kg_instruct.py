@@ -106,7 +106,7 @@ def _write(work: Work, config: KgInstructConfig) -> None:
         made = [lambda: rewritten]
     auditor = Auditor(graph)
     parts = spread(auditor.finish, [*made, *task_jobs(graph, taught, config.tasks, config.seed, read_wordings())], workers)
-    work.report |= {"verified": figures(part.audit for part in parts)}
+    verified = figures(part.audit for part in parts)        # held-out records too
     first, lines = sum(len(part.lines) for part in parts[:len(made)]), [line for part in parts for line in part.lines]
     if not lines:
         raise DataError("the graph gives no record", work.sources["graph"].path)
@@ -123,6 +123,7 @@ def _write(work: Work, config: KgInstructConfig) -> None:
     write_json(work.path / "taught.json", vars(taught))
     work.kept = len(lines)
     _account(work, graph, taught, parts, config.tasks)
+    work.report |= {"verified": verified}
 
 
 def _account(work: Work, graph: Graph, taught: Taught, parts: list[Part], tasks: dict[str, int]) -> None:
