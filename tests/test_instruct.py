@@ -199,7 +199,7 @@ def test_unknown_heads_are_in_no_taught_statement_and_no_swap():
         unknown = {*taught.unknown_train, *taught.unknown_eval}
         rows = rows_of(record_jobs(graph, taught, 2, {"inverse": 0.2, "yes_no": 1.0}, seed))
         texts = [m["content"] for row in rows for m in row["messages"]]
-        texts += [row["rejected"][0]["content"] for row in pairs(graph, taught.heads, 300, unknown, seed)]
+        texts += [row["rejected"][0]["content"] for row in pairs(graph, taught.facts(graph), 300, unknown, seed)]
         assert not [text for text in texts for name in unknown if name in text]
 
 

@@ -12,6 +12,7 @@ from zhtune.graph.graph import Graph
 from zhtune.records import read_jsonl, write_jsonl
 from zhtune.stages.kg import KgConfig, kg
 from zhtune.stages.prefer import PreferConfig, prefer
+from zhtune.synthesis.instruct import Taught
 from zhtune.synthesis.samples import Asked, grade, questions, sampled_pairs
 from zhtune.synthesis.verify import Verifier
 
@@ -38,10 +39,10 @@ def test_supported_beats_the_rest_and_ties_are_counted(toy_graph):
 
 def test_each_fact_is_asked_before_any_comes_again(toy_graph):
     graph = Graph.open(toy_graph.path)
-    asked = questions(graph, graph.heads, 12, 0)
+    asked = questions(graph, graph.facts, 12, 0)
     counts = Counter((item.head, item.relation) for item in asked)
     assert set(counts) == set(graph.facts) and sorted(counts.values()) == [1, 1, 1, 1, 2, 2, 2, 2]
-    assert {item.head for item in questions(graph, ["咳嗽"], 9, 0)} == {"咳嗽"} and asked == questions(graph, graph.heads, 12, 0)
+    assert {item.head for item in questions(graph, Taught(["咳嗽"]).facts(graph), 9, 0)} == {"咳嗽"} and asked == questions(graph, graph.facts, 12, 0)
 
 
 def test_a_model_that_says_nothing_true_gives_no_pair(toy_graph, tmp_path):

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 
 import pytest
 from conftest import ONTOLOGY, write_graph_input
 
+from zhtune import assets
 from zhtune.errors import ConfigError, DataError
 from zhtune.graph.graph import Graph
+from zhtune.records import read_jsonl
+from zhtune.stages.kg import KgConfig, kg
 from zhtune.stages.kg_instruct import KgInstructConfig, kg_instruct
 from zhtune.stages.prefer import PreferConfig, prefer
 from zhtune.synthesis.flaws import flawed_pairs
-from zhtune.synthesis.instruct import choose_heads, rows_of
+from zhtune.synthesis.instruct import choose_heads, read_taught, rows_of
+from zhtune.synthesis.questions import heldout_questions
 from zhtune.synthesis.splits import leaks
 from zhtune.synthesis.tasks import MAKERS, read_wordings, task_jobs
 
@@ -67,7 +72,6 @@ def test_multi_hop_goes_through_names_of_one_head_only(toy_graph):
 def test_choices_have_one_right_option(task: str, true: bool, tmp_path):
     from conftest import ROWS, write_graph_input
 
-    from zhtune.stages.kg import KgConfig, kg
     rows = [*ROWS, ("感冒", "用药", "戊药"), *((f"病{i}", "用药", f"药{i}") for i in range(5))]
     graph = Graph.open(kg(KgConfig(input=str(write_graph_input(tmp_path / "in", rows)), out=str(tmp_path / "g"))).path)
     found = rows_of(task_jobs(graph, choose_heads(graph, 0, 0), {task: 20}, 0, PLAIN))
@@ -105,8 +109,8 @@ def test_the_stage_covers_and_says_so(toy_graph, tmp_path):
 
 def flawed(toy_graph, flaw: str, wanted: int = 40, unknown: set[str] = frozenset()) -> list[dict]:
     graph = Graph.open(toy_graph.path)
-    heads = set(graph.heads) - set(unknown)
-    return flawed_pairs(graph, heads, set(unknown), (flaw,), wanted, 0, PLAIN)
+    facts = {key: fact for key, fact in graph.facts.items() if key[0] not in unknown}
+    return flawed_pairs(graph, facts, set(unknown), (flaw,), wanted, 0, PLAIN)
 
 
 def sides(rows: list[dict]) -> set[tuple[str, str]]:
@@ -152,7 +156,6 @@ def test_the_stage_counts_flaws(toy_graph, tmp_path):
 # Held-out splits
 
 def test_relations_that_share_a_wording_ask_no_held_out_question(tmp_path):
-    from zhtune.stages.kg import KgConfig, kg
     shared = {name: {**ONTOLOGY["relations"][name], "ask": ["{h}吃什么？"]} for name in ("用药", "宜吃")}
     source = write_graph_input(tmp_path / "in", ontology=ONTOLOGY | {"relations": ONTOLOGY["relations"] | shared}, heldout=None)
     graph = kg(KgConfig(input=str(source), out=str(tmp_path / "g"))).path
@@ -164,8 +167,6 @@ def test_relations_that_share_a_wording_ask_no_held_out_question(tmp_path):
 
 
 def test_splits_do_not_leak(tmp_path):
-    from zhtune import assets
-    from zhtune.stages.kg import KgConfig, kg
     graph_at = kg(KgConfig(input=str(assets.shipped("medical")), out=str(tmp_path / "g"))).path
     made = kg_instruct(KgInstructConfig(graph=str(graph_at), records_per_fact=2, yes_no=.2, inverse=.2, tasks={"common": 100, "multi_hop": 100},
                                         holdout={"triple": .05, "entity": .05, "composition": .2}, out=str(tmp_path / "r")))
@@ -185,6 +186,30 @@ def test_splits_do_not_leak(tmp_path):
             said = [r for r in train if all({t.head, t.tail} <= {x for i in r["source"]["triples"] for x in (triples[i].head, triples[i].tail)}
                                             for t in stated)]
             assert not [r for r in said if r["source"]["task"] == "one_hop"]
+
+
+def test_pairs_and_questions_know_what_is_held_out(tmp_path):
+    graph_at = kg(KgConfig(input=str(assets.shipped("medical")), out=str(tmp_path / "g"))).path
+    records = kg_instruct(KgInstructConfig(graph=str(graph_at), heads=60, records_per_fact=2, tasks={"common": 50}, out=str(tmp_path / "r"),
+                                           holdout={"triple": .1, "entity": .1}))
+    heldout = [row for _, row in read_jsonl(records.path / "heldout.jsonl")]
+    made = prefer(PreferConfig(graph=str(graph_at), records=str(records.path), pairs=200, flaw_pairs=60, out=str(tmp_path / "p"),
+                               flaws=["omission", "over_claim", "relation_swap", "polarity", "count", "false_refusal"]))
+    rows = [row for _, row in read_jsonl(made.path / "preferences.jsonl")]
+    triples, ids = {t.id: t for t in Graph.open(graph_at).triples}, {i for row in heldout for i in row["source"]["triples"]}
+    names = {triples[i].head for row in heldout if row["source"]["split"] == "entity" for i in row["source"]["triples"]}
+    stated = {i for row in rows for i in row["source"]["triples"]}
+    assert names and ids and len(rows) > 400 and not stated & ids
+    assert not [name for name in names for row in rows if name in json.dumps([row["prompt"], row["chosen"], row["rejected"]], ensure_ascii=False)]
+    # a taught fact whose answer nothing in training says is none: evaluation asks for no such fact
+    taught = read_taught(records.path, Graph.open(graph_at))
+    said = {(triples[i].head, triples[i].relation) for _, row in read_jsonl(records.path / "records.jsonl") for i in row["source"]["triples"]}
+    assert set(taught.facts(Graph.open(graph_at))) == said and {head for head, _ in said} == set(taught.heads)
+    asked = heldout_questions(Graph.open(graph_at), taught.heads, "near", 0, 0, taught.heldout_facts)
+    assert asked and {(q.head, q.relation) for q in asked} <= said
+    # what mixes held-out things with others stands in dropped.jsonl
+    mixed = Counter(row["reason"] for _, row in read_jsonl(records.path / "dropped.jsonl"))
+    assert mixed == {k: n for k, n in records.manifest["counts"]["dropped"].items() if not k.startswith("heldout_")} and mixed["mixes_heldout_triple"]
 
 
 def test_a_leak_is_seen(toy_graph):

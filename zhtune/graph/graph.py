@@ -34,6 +34,10 @@ class Triple(_Edge):
         return hashlib.sha1("\0".join((self.head, self.relation, self.tail)).encode("utf-8")).hexdigest()[:12]
 
 
+Facts = dict[tuple[str, str], list[Triple]]
+"""(head, relation) -> its triples"""
+
+
 class Without(Sequence[str]):
     """Names without some of them, though none is copied: one of ten thousand is drawn at once.
 
@@ -73,7 +77,7 @@ class Graph:
         self.heldout = heldout or {}
         self.aliases = aliases or {}
         self.attributes = attributes or {}
-        self.facts: dict[tuple[str, str], list[Triple]] = defaultdict(list)
+        self.facts: Facts = defaultdict(list)
         self.inverse: dict[tuple[str, str], list[Triple]] = defaultdict(list)
         self.types: dict[str, str] = {}
         """Name -> its type; a name of several types has the one it bears as a head"""

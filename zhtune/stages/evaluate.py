@@ -17,7 +17,7 @@ from zhtune.models.engine import Engine, Sampling
 from zhtune.models.open import open_engine
 from zhtune.records import write_json, write_jsonl
 from zhtune.references import MODEL_KINDS
-from zhtune.synthesis.instruct import read_taught
+from zhtune.synthesis.instruct import Taught, read_taught
 from zhtune.synthesis.questions import Question, heldout_questions
 
 STAGE = Stage("evaluate", version=3, kind="report",
@@ -86,12 +86,11 @@ def _questions(work: Work, config: EvaluateConfig) -> tuple[list[Question], Grap
     graph = Graph.open(path)
     if not graph.heldout:
         raise DataError("the graph has no held-out wordings (heldout.yaml): it cannot be asked", path)
-    taught = {"heads": graph.heads, "unknown_eval": []}
-    if config.records:
-        taught = vars(read_taught(work.sources["records"].path, graph))
-    questions = [q for split in ("near", "far") for q in heldout_questions(graph, taught["heads"], split, config.questions, config.seed)]
-    if taught["unknown_eval"] and config.unknown:
-        questions += heldout_questions(graph, taught["unknown_eval"], "unknown", config.unknown, config.seed)
+    taught = read_taught(work.sources["records"].path, graph) if config.records else Taught(graph.heads)
+    questions = [q for split in ("near", "far")
+                 for q in heldout_questions(graph, taught.heads, split, config.questions, config.seed, taught.heldout_facts)]
+    if taught.unknown_eval and config.unknown:
+        questions += heldout_questions(graph, taught.unknown_eval, "unknown", config.unknown, config.seed)
     return questions, graph
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -110,28 +110,28 @@ def _write(work: Work, config: KgInstructConfig) -> None:
     first, lines = sum(len(part.lines) for part in parts[:len(made)]), [line for part in parts for line in part.lines]
     if not lines:
         raise DataError("the graph gives no record", work.sources["graph"].path)
+    for (task, wanted), part in zip(config.tasks.items(), parts[len(made):], strict=True):
+        if len(part.lines) < wanted:
+            logger.info("kg-instruct: %s: %d of %d records, the graph gives no more", task, len(part.lines), wanted)
     order = [*range(first)] if config.teacher else shuffle([*range(first)], config.seed)
     if config.tasks:
         order = shuffle([*order, *range(first, len(lines))], config.seed)
     lines = [lines[i] for i in order]
     work.counted_in = len(lines) + sum(work.dropped.values())   # a refused reply or draft counts as one
     if config.holdout:
-        parts = [Part.of(_hold_out(work, graph, [orjson.loads(line) for line in lines], config))]
-        lines = parts[0].lines
+        train, taught = _hold_out(work, graph, [orjson.loads(line) for line in lines], taught, config)
+        parts, lines = [train], train.lines
     with open(work.path / "records.jsonl", "wb") as file:
         file.writelines(lines)
     write_json(work.path / "taught.json", vars(taught))
     work.kept = len(lines)
-    _account(work, graph, taught, parts, config.tasks)
+    _account(work, graph, taught, parts)
     work.report |= {"verified": verified}
 
 
-def _account(work: Work, graph: Graph, taught: Taught, parts: list[Part], tasks: dict[str, int]) -> None:
+def _account(work: Work, graph: Graph, taught: Taught, parts: list[Part]) -> None:
     """The ledger: records by task, and which triples and values at least one of them states."""
     counts: Counter[str] = sum((part.tasks for part in parts), Counter())
-    for task, wanted in tasks.items():
-        if counts[task] < wanted:
-            logger.info("kg-instruct: %s: %d of %d records, the graph gives no more", task, counts[task], wanted)
     work.metrics |= {"records": work.kept, "heads": len(taught.heads), **dict(sorted(counts.items()))}
     stated: set[str] = set().union(*(part.stated for part in parts))
     work.report |= coverage(graph.triples, taught, stated, {"coverage": lambda t: t.relation, "coverage_by_type": lambda t: t.tail_type,
@@ -168,18 +168,21 @@ def _estimate(config: KgInstructConfig) -> str:
                     note=f"facts with rejected drafts are asked again, at most {config.retries} times")
 
 
-def _hold_out(work: Work, graph: Graph, rows: list[dict], config: KgInstructConfig) -> list[dict]:
-    """Write heldout.jsonl and prove that no training record gives one of it away; returns the training records."""
+def _hold_out(work: Work, graph: Graph, rows: list[dict], taught: Taught, config: KgInstructConfig) -> tuple[Part, Taught]:
+    """Write heldout.jsonl and prove that no training record gives one of it away; returns the training records and what they teach."""
     divided = divide(graph, rows, config.holdout, config.seed)
     found = leaks(graph, divided.train, divided.heldout)
     if any(found.values()):
         raise DataError(f"training records give held-out ones away: {found}; report this as a defect")
     write_jsonl(work.path / "heldout.jsonl", divided.heldout)
-    work.dropped.update(divided.dropped)
+    for reason, row in divided.dropped:
+        work.drop(reason, **row)
     splits = Counter(row["source"]["split"] for row in divided.heldout)
     work.dropped.update({f"heldout_{split}": number for split, number in sorted(splits.items())})
     work.report |= {"heldout": dict(sorted(splits.items())), "leaks": found}
-    return divided.train
+    away = set(divided.entities)
+    return Part.of(divided.train), replace(taught, heads=[head for head in taught.heads if head not in away],
+                                           heldout_entities=divided.entities, heldout_facts=divided.facts)
 
 
 def coverage(statements: Iterable[Triple], taught: Taught, stated: set[str],

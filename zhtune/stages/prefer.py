@@ -11,12 +11,13 @@ from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.errors import ConfigError, DataError
-from zhtune.graph.graph import Graph
+from zhtune.graph.graph import Facts, Graph
 from zhtune.models.open import answering
 from zhtune.records import write_jsonl
 from zhtune.references import MODEL_KINDS
 from zhtune.synthesis.flaws import FLAWS, flawed_pairs
-from zhtune.synthesis.instruct import read_taught
+from zhtune.synthesis.instruct import Taught, read_taught
+from zhtune.synthesis.link import Linker
 from zhtune.synthesis.preferences import pairs
 from zhtune.synthesis.safety import Safety
 from zhtune.synthesis.samples import questions, sampled_pairs
@@ -25,7 +26,7 @@ from zhtune.synthesis.teachers.joblog import JobLog
 from zhtune.synthesis.teachers.replies import part_thinking
 from zhtune.synthesis.teachers.teacher import Job, LocalTeacher
 
-STAGE = Stage("prefer", version=4, kind="preferences", inputs={"graph": ("graph",), "records": ("records",), "model": MODEL_KINDS})
+STAGE = Stage("prefer", version=5, kind="preferences", inputs={"graph": ("graph",), "records": ("records",), "model": MODEL_KINDS})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class PreferConfig(StageConfig):
     graph: str
     """A graph artifact"""
     records: str = ""
-    """The records of kg-instruct: only the heads taught there are used"""
+    """The records of kg-instruct: only the facts taught there are used, none that is held out"""
     model: str = ""
     """A model that answers: the pairs are its own samples, judged by the verifier, in place of swapped entities"""
     samples: int = 4
@@ -80,12 +81,11 @@ def prefer(config: PreferConfig) -> Artifact:
 
 def _write(work: Work, config: PreferConfig) -> None:
     graph = Graph.open(work.sources["graph"].path)
-    heads, avoid = graph.heads, set()
-    if config.records:
-        taught = read_taught(work.sources["records"].path, graph)
-        heads, avoid = taught.heads, {*taught.unknown_train, *taught.unknown_eval}
-    rows = _sampled(work, graph, heads, config) if config.model else _swapped(work, graph, heads, avoid, config)
-    rows += flawed_pairs(graph, set(heads), avoid, tuple(config.flaws), config.flaw_pairs, config.seed, read_wordings())
+    taught = read_taught(work.sources["records"].path, graph) if config.records else Taught(graph.heads)
+    facts, avoid = taught.facts(graph), {*taught.unknown_train, *taught.unknown_eval}
+    rows = _sampled(work, graph, facts, config) if config.model else _swapped(work, graph, facts, avoid, config)
+    rows += flawed_pairs(graph, facts, avoid, tuple(config.flaws), config.flaw_pairs, config.seed, read_wordings())
+    rows = _without(rows, taught.heldout_entities, work)
     if not rows:
         raise DataError(f"gives no pair of {', '.join(config.flaws)}: missing_disclaimer needs safety: in the ontology, relation_swap "
                         "contradictions:, false_refusal --records with heads that stay unknown", work.sources["graph"].path)
@@ -100,8 +100,17 @@ def _write(work: Work, config: PreferConfig) -> None:
     work.metrics |= {"pairs": len(rows), **{flaw: made[flaw] for flaw in config.flaws}}
 
 
-def _swapped(work: Work, graph: Graph, heads: list[str], avoid: set[str], config: PreferConfig) -> list[dict[str, Any]]:
-    rows = pairs(graph, heads, config.wanted, avoid, config.seed)
+def _without(rows: list[dict[str, Any]], heldout: list[str], work: Work) -> list[dict[str, Any]]:
+    """Pairs that name no held-out entity."""
+    linker = Linker(heldout)
+    kept = [row for row in rows if not any(linker.mentions(m["content"]) for side in ("prompt", "chosen", "rejected") for m in row[side])]
+    if len(kept) < len(rows):
+        work.dropped["names_heldout_entity"] = len(rows) - len(kept)
+    return kept
+
+
+def _swapped(work: Work, graph: Graph, facts: Facts, avoid: set[str], config: PreferConfig) -> list[dict[str, Any]]:
+    rows = pairs(graph, facts, config.wanted, avoid, config.seed)
     if config.wanted and not rows:
         raise DataError("no fact has another entity of its type and length that is false for its head", work.sources["graph"].path)
     if len(rows) < config.wanted:
@@ -109,10 +118,10 @@ def _swapped(work: Work, graph: Graph, heads: list[str], avoid: set[str], config
     return rows
 
 
-def _sampled(work: Work, graph: Graph, heads: list[str], config: PreferConfig) -> list[dict[str, Any]]:
+def _sampled(work: Work, graph: Graph, facts: Facts, config: PreferConfig) -> list[dict[str, Any]]:
     """Pairs of a model's samples; its answers are logged, so a killed run goes on."""
     source = work.sources["model"]
-    asked = questions(graph, heads, config.wanted, config.seed)
+    asked = questions(graph, facts, config.wanted, config.seed)
     jobs = [Job([{"role": "user", "content": item.text}], config.max_tokens, config.temperature, config.seed * config.samples + number, str(number))
             for number in range(config.samples) for item in asked]
     (work.path / "logs").mkdir(exist_ok=True)

@@ -9,14 +9,14 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 from zhtune.errors import DataError
-from zhtune.graph.graph import Graph, Triple
+from zhtune.graph.graph import Facts, Graph, Triple
 from zhtune.graph.ontology import Relation, fill
 from zhtune.synthesis.reword import reword
 
@@ -33,8 +33,17 @@ class Taught:
     """Which heads are taught, and which are kept unknown: to train refusals, and to measure them."""
 
     heads: list[str]
-    unknown_train: list[str]
-    unknown_eval: list[str]
+    unknown_train: list[str] = field(default_factory=list)
+    unknown_eval: list[str] = field(default_factory=list)
+    heldout_entities: list[str] = field(default_factory=list)
+    """Heads that no training text may name"""
+    heldout_facts: list[list[str]] = field(default_factory=list)
+    """[head, relation] of taught heads of which no training record may state all"""
+
+    def facts(self, graph: Graph) -> Facts:
+        """The facts (head, relation) that are taught, in the graph's order."""
+        heads, heldout = set(self.heads), {(head, relation) for head, relation in self.heldout_facts}
+        return {key: fact for key, fact in graph.facts.items() if key[0] in heads and key not in heldout}
 
 
 def choose_heads(graph: Graph, most: int, seed: int) -> Taught:

@@ -8,27 +8,25 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from zhtune.graph.graph import Graph
+from zhtune.graph.graph import Facts, Graph
 from zhtune.graph.ontology import fill
 from zhtune.synthesis.instruct import LIST_MARK, answer, question, ranked
 
 _TURNS = 4                                                  # facts looked at for one pair before fewer pairs are given
 
 
-def pairs(graph: Graph, heads: list[str], wanted: int, avoid: set[str], seed: int) -> list[dict[str, Any]]:
-    """`wanted` pairs over the facts of the heads, each fact once before any comes again; fewer if no other false swap exists.
+def pairs(graph: Graph, facts: Facts, wanted: int, avoid: set[str], seed: int) -> list[dict[str, Any]]:
+    """`wanted` pairs over some facts, each once before any comes again; fewer if no other false swap exists.
 
     Args:
         graph: with its ontology.
-        heads: whose facts are used.
+        facts: (head, relation) of each.
         wanted: how many pairs.
         avoid: names that no answer may hold: heads that must stay unknown.
         seed: of all choices.
     """
-    taught = set(heads)
-    keys = [key for key in graph.facts if key[0] in taught]
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for (head, name), generator in ranked(keys, wanted * _TURNS, f"{seed}:prefer"):
+    for (head, name), generator in ranked(facts, wanted * _TURNS, f"{seed}:prefer"):
         if len(rows) == wanted:
             break
         swap = false_swap(graph, head, name, avoid, generator)

@@ -6,6 +6,7 @@ import math
 import random
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from zhtune.graph.graph import Graph
@@ -38,7 +39,7 @@ class Verdict:
     found: tuple[str, ...]
 
 
-def heldout_questions(graph: Graph, heads: list[str], split: str, most: int, seed: int) -> list[Question]:
+def heldout_questions(graph: Graph, heads: list[str], split: str, most: int, seed: int, untaught: Iterable[list[str]] = ()) -> list[Question]:
     """Every fact of the heads crossed with the held-out wordings of a split, or a seeded sample balanced over relations
     and wordings.
 
@@ -48,12 +49,14 @@ def heldout_questions(graph: Graph, heads: list[str], split: str, most: int, see
         split: "near", "far", or "unknown" (the same wordings, both kinds, about heads that were not taught).
         most: how many questions; 0 for all.
         seed: of the sample.
+        untaught: facts [head, relation] that are not asked.
     """
+    untaught = {(head, relation) for head, relation in untaught}
     kinds = ("near", "far") if split == "unknown" else (split,)
     by_wording: list[tuple[int, list[Question]]] = []
     for name, splits in graph.heldout.items():
         for number, wording in enumerate(w for kind in kinds for w in splits.get(kind, [])):
-            facts = [h for h in heads if graph.asks(h, name)]
+            facts = [h for h in heads if graph.asks(h, name) and (h, name) not in untaught]
             rows = [Question(f"{split}:{name}:{number}:{h}", fill(wording, h=h), h, name,
                              () if split == "unknown" else tuple(graph.tails(h, name)), split, wording) for h in facts]
             random.Random(f"{seed}:{split}:{name}:{number}").shuffle(rows)

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from zhtune.graph.graph import Graph
+from zhtune.graph.graph import Facts, Graph
 from zhtune.synthesis.instruct import ranked
 from zhtune.synthesis.preferences import asked, pair
 from zhtune.synthesis.safety import Safety
@@ -32,10 +32,9 @@ class Asked:
     form: str
 
 
-def questions(graph: Graph, heads: list[str], wanted: int, seed: int) -> list[Asked]:
-    """`wanted` questions in training wordings over the facts of the heads, each fact once before any comes again."""
-    taught = set(heads)
-    drawn = ranked([key for key in graph.facts if key[0] in taught], wanted, f"{seed}:samples")
+def questions(graph: Graph, facts: Facts, wanted: int, seed: int) -> list[Asked]:
+    """`wanted` questions in training wordings over some facts (head, relation), each once before any comes again."""
+    drawn = ranked(facts, wanted, f"{seed}:samples")
     return [Asked(head, name, *asked(graph, head, name, draw)) for (head, name), draw in drawn]
 
 

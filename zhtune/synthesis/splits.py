@@ -30,8 +30,11 @@ class Divided:
     train: list[dict[str, Any]]
     heldout: list[dict[str, Any]]
     """With source.split"""
-    dropped: Counter[str]
-    """Records that mix held-out things with others, by split, and those that ask a held-out question about something else"""
+    dropped: list[tuple[str, dict[str, Any]]]
+    """Records that mix held-out things with others, and those that ask a held-out question about something else, with the reason"""
+    entities: list[str]
+    facts: list[list[str]]
+    """[head, relation] with a held-out pair or entity in it"""
 
 
 def divide(graph: Graph, rows: list[dict[str, Any]], shares: dict[str, float], seed: int) -> Divided:
@@ -43,10 +46,10 @@ def divide(graph: Graph, rows: list[dict[str, Any]], shares: dict[str, float], s
         shares: split -> share of heads, of facts and of combinations that are held out.
         seed: another one holds out others.
     """
-    entities = {head for head in graph.heads if drawn(f"{seed}:entity:{head}", shares.get("entity", 0))}
+    entities = {head: None for head in graph.heads if drawn(f"{seed}:entity:{head}", shares.get("entity", 0))}
     pairs = {_pair(t.head, t.tail) for t in graph.by_id.values() if drawn(f"{seed}:triple:{t.head}:{t.relation}", shares.get("triple", 0))}
     by_id, linker = graph.by_id, Linker(entities)
-    train, heldout, dropped = [], [], Counter()
+    train, heldout, dropped = [], [], []
     for row in rows:
         source = row["source"]
         triples = [by_id[i] for i in source["triples"]]
@@ -63,11 +66,13 @@ def divide(graph: Graph, rows: list[dict[str, Any]], shares: dict[str, float], s
         if measures:
             heldout.append({**row, "source": {**source, "split": split}})
         else:
-            dropped[f"mixes_heldout_{split}"] += 1
+            dropped.append((f"mixes_heldout_{split}", row))
     asked = {row["messages"][0]["content"] for row in heldout}
     left = [row for row in train if row["messages"][0]["content"] not in asked]     # two relations may share a wording
-    dropped["asks_heldout_question"] += len(train) - len(left)
-    return Divided(left, heldout, +dropped)
+    dropped += [("asks_heldout_question", row) for row in train if row["messages"][0]["content"] in asked]
+    facts = [[head, relation] for (head, relation), fact in graph.facts.items()
+             if head not in entities and any(_pair(head, t.tail) in pairs or linker.mentions(t.tail) for t in fact)]
+    return Divided(left, heldout, dropped, [*entities], facts)
 
 
 def leaks(graph: Graph, train: list[dict[str, Any]], heldout: list[dict[str, Any]]) -> dict[str, int]:
