@@ -21,7 +21,7 @@ STAGE = Stage("toy", version=1, kind="records", inputs={"input": ("file",)})
 class ToyConfig(StageConfig):
     """A stage for tests."""
 
-    input: str
+    input: str | list[str]
     """A file"""
     word: str = "a"
     """What is written"""

@@ -17,6 +17,7 @@ from zhtune.cli import POSITIONAL, VERBS, load, main
 from zhtune.config import parse
 from zhtune.errors import ConfigError
 from zhtune.stages.run import read_recipe
+from zhtune.train.schedule import Schedule
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,6 +36,23 @@ def test_every_verb_has_a_function_and_a_config_and_no_module_shadows_it():
         name = verb.replace("-", "_")
         assert callable(function) and dataclasses.is_dataclass(config) and getattr(zhtune, name) is function
         assert name not in children
+
+
+@pytest.mark.parametrize(("made", "message"), [
+    (lambda: zhtune.SftConfig(model="m", records="r", out="o", method="Full"), "SftConfig.method: 'Full' is none of: full, freeze, lora, qlora"),
+    (lambda: zhtune.SftConfig(model="m", records="r", out="o", max_length="512"), "SftConfig.max_length: '512' is not of type int"),
+    (lambda: zhtune.SftConfig(model="m", records="r", out="o", schedule={"epochs": 2}), "SftConfig.schedule: {'epochs': 2} is not of type Schedule"),
+    (lambda: zhtune.ExtendConfig(model="m", out="o", rope="yarnn"), "ExtendConfig.rope: 'yarnn' is none of: linear, dynamic, yarn"),
+    (lambda: zhtune.KgConfig(input=["a", 1], out="o"), "KgConfig.input: ['a', 1] is not of type str"),
+    (lambda: zhtune.PreferConfig(graph="g", out="o", flaws=[1]), "PreferConfig.flaws: [1] is not of type list[str]"),
+    (lambda: Schedule(decay="cosin"), "Schedule.decay: 'cosin' is none of: linear, cosine, constant"),
+    (lambda: Schedule(epochs=True), "Schedule.epochs: True is not of type int"),
+])
+def test_a_value_that_no_flag_would_take_is_refused_in_python_too(made, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        made()
+    config = zhtune.SftConfig(model=Path("m"), records=[Path("a/b"), "c"], out=Path("o"), schedule=Schedule(learning_rate=1))
+    assert (config.model, config.records, config.out, config.schedule.learning_rate) == ("m", ["a/b", "c"], "o", 1)
 
 
 def test_help_is_quick():

@@ -11,17 +11,67 @@ import json
 import re
 from argparse import ArgumentError
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from zhtune.errors import ConfigError
 
 
+class Checked:
+    """A dataclass whose values are what its fields say, however it is made: flags and YAML are checked while they are read, Python here.
+
+    Raises:
+        ConfigError: a value of another type, or none of the choices. A pathlib.Path becomes text.
+    """
+
+    def __post_init__(self) -> None:
+        kinds = get_type_hints(type(self))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            try:
+                object.__setattr__(self, field.name, _fit(value, kinds[field.name]))
+            except TypeError:
+                choices = get_args(kinds[field.name]) if get_origin(kinds[field.name]) is Literal else ()
+                wanted = f"none of: {', '.join(filter(None, choices))}" if choices else f"not of type {field.type}"
+                raise ConfigError(f"{type(self).__name__}.{field.name}: {value!r} is {wanted}") from None
+        self.check()
+
+    def check(self) -> None:
+        """What types cannot say."""
+
+
+def _fit(value: Any, kind: Any) -> Any:
+    """A value of a kind of field.
+
+    Raises:
+        TypeError: it is none.
+    """
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        for part in parts:
+            with suppress(TypeError):
+                return _fit(value, part)
+    elif origin is Literal:
+        if isinstance(value, str) and value in parts:
+            return value
+    elif origin is list and isinstance(value, list | tuple):
+        return [_fit(item, parts[0]) for item in value]
+    elif origin is dict and isinstance(value, dict):
+        return {_fit(key, parts[0]): _fit(item, parts[1]) for key, item in value.items()}
+    elif kind is Any or (kind is str and isinstance(value, Path)):
+        return value if kind is Any else str(value)
+    elif origin is None and isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    raise TypeError
+
+
 @dataclass(frozen=True, kw_only=True)
-class StageConfig:
+class StageConfig(Checked):
     """What every stage knows. Stages add their own fields; nothing else is inherited, but what every teacher takes (synthesis/teachers/asking.py)."""
 
     neutral: ClassVar[tuple[str, ...]] = ()

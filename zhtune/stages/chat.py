@@ -44,7 +44,7 @@ class ChatConfig:
     apart: bool = False
     """Do not merge a LoRA, so that /adapter off can leave it out (slower; other adapters always can be)"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if self.max_tokens < 1 or not 0 <= self.temperature <= 2:
             raise ConfigError("--max_tokens must be at least 1, --temperature from 0 to 2")
 

@@ -74,7 +74,7 @@ class CleanConfig(StageConfig):
     report_only: bool = False
     """Write no corpus, only a report of what would be refused and why, with the signals' distribution"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if not 0 <= self.heldout < 1:
             raise ConfigError(f"--heldout is a share from 0 to below 1, not {self.heldout}")
         if self.max_characters < 100:

@@ -62,7 +62,7 @@ class DpoConfig(StageConfig):
     launch: Launch = field(default_factory=Launch)
     """Several processes, trackers"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if self.beta <= 0:
             raise ConfigError("--beta must be above 0")
         if not 0 <= self.label_smoothing < 0.5 or (self.label_smoothing and self.loss != "sigmoid"):

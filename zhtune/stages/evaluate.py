@@ -48,7 +48,7 @@ class EvaluateConfig(StageConfig):
     template: str = ""
     """Chat template for a model that has none, such as chatml"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if not (self.graph or self.corpus):
             raise ConfigError("evaluate needs something to measure on: --graph or --corpus")
 

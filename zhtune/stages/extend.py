@@ -70,7 +70,7 @@ class ExtendConfig(StageConfig):
     windows: int = 4
     """Windows of the new context in which they are measured"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if bool(self.vocab) == bool(self.rope):
             raise ConfigError("extend takes one of --vocab (a vocabulary) and --rope (a longer context)")
         if bool(self.rope) != bool(self.context) or (self.corpus and not self.rope):

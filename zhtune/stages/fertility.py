@@ -45,7 +45,7 @@ class FertilityConfig(StageConfig):
     word_characters: int = 100_000
     """Characters of each domain in which jieba looks for words that are cut; 0 for none"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if not (self.input or self.corpus):
             raise ConfigError("fertility needs text to measure on: give --input or --corpus")
         if self.characters < 0 or self.word_characters < 0:

@@ -51,7 +51,7 @@ class GenerateConfig(StageConfig):
     template: str = ""
     """Chat template for a model that has none, such as chatml"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if self.max_tokens < 1 or self.batch < 1 or not 0 <= self.temperature <= 2 or not 0 < self.top_p <= 1:
             raise ConfigError("--max_tokens and --batch must be at least 1, --temperature from 0 to 2, --top_p above 0 to 1")
         if "" in self.stop:

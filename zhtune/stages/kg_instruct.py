@@ -60,7 +60,7 @@ class KgInstructConfig(TeacherConfig):
     retries: int = 2
     """How often rejected drafts go back to the teacher with what is wrong in them, before the template's record is taken"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if self.records_per_fact < 1 or self.heads < 0:
             raise ConfigError("--records_per_fact must be at least 1 and --heads at least 0")
         if self.retries < 0:

@@ -61,7 +61,7 @@ class LintConfig(StageConfig):
     own_names: list[str] = field(default_factory=list)
     """Product names that the assistant may call itself"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if sum(map(bool, (self.records, self.preferences, self.corpus))) != 1:
             raise ConfigError("lint reads either --records, --preferences or --corpus: give one of them")
         if self.corpus and self.fix:

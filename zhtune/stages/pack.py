@@ -49,7 +49,7 @@ class PackConfig(StageConfig):
     total_tokens: int = 0
     """Size of the mix; 0 for as much as all corpora hold"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if self.weights and self.temperature != 1:
             raise ConfigError("--temperature makes weights of sizes: give it or --weights, not both")
         if self.temperature < 1:

@@ -53,7 +53,7 @@ class PreferConfig(StageConfig):
     flaw_pairs: int = 100
     """How many pairs of each of them"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if self.wanted < 0 or self.flaw_pairs < 1 or not (self.wanted or self.flaws):
             raise ConfigError("--pairs and --flaw_pairs are numbers of pairs; at least one pair must be asked for")
         if self.samples < 2 or self.temperature <= 0 or self.max_tokens < 1:

@@ -68,7 +68,7 @@ class PretrainConfig(StageConfig):
     launch: Launch = field(default_factory=Launch)
     """Several processes, trackers"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if self.block < 16 or self.blocks < 0:
             raise ConfigError("--block must be at least 16 and --blocks at least 0")
         if not 0 <= self.new_rows < 1:

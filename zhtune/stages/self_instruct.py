@@ -64,7 +64,7 @@ class SelfInstructConfig(TeacherConfig):
     max_characters: int = 200
     """Longest instruction; its input may be longer"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         for name, least in (("tasks", 0), ("batch", 1), ("requests", 0), ("at_once", 1), ("evolve", 0), ("documents", 0), ("pairs", 1),
                             ("passage", 100), ("steps", 0), ("max_characters", 4)):
             if getattr(self, name) < least:

@@ -40,7 +40,7 @@ class ServeConfig:
     seconds: float = 0
     """Stop after so many seconds; 0 means never"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         from zhtune.serving.api import is_loopback
         if not is_loopback(self.host):
             raise ConfigError(f"--host {self.host} is not a loopback address; this server has no login, so give 127.0.0.1 "

@@ -72,7 +72,7 @@ class SftConfig(StageConfig):
     launch: Launch = field(default_factory=Launch)
     """Several processes, trackers"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if self.max_length < 8:
             raise ConfigError("--max_length must be at least 8 tokens")
         sources = 1 if isinstance(self.records, str) else len(self.records)

@@ -68,7 +68,7 @@ class VocabConfig(StageConfig):
     graph_weight: int = 20
     """How many times the graph's text counts"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if not (self.corpus or self.input or self.graph or self.seed_vocab):
             raise ConfigError("vocab needs text: give --corpus, --input or --graph (or --seed_vocab to take over a vocabulary)")
         if self.size <= (len(MARKS) if self.marks else 1):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from zhtune.config import Checked
 from zhtune.errors import ConfigError, require
 from zhtune.models.extend import token_indices
 from zhtune.models.families import Family
@@ -18,7 +19,7 @@ BY_PEFT = ("lora", "qlora", "ia3")                          # the other adapters
 
 
 @dataclass(frozen=True)
-class Lora:
+class Lora(Checked):
     """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685)."""
 
     rank: int = 8
@@ -36,7 +37,7 @@ class Lora:
 
 
 @dataclass(frozen=True)
-class Prefix:
+class Prefix(Checked):
     """P-tuning v2 (Liu et al. 2021, arXiv 2110.07602); its published learning rate is 2e-2."""
 
     tokens: int = 128
@@ -48,7 +49,7 @@ class Prefix:
 
 
 @dataclass(frozen=True)
-class Tuning:
+class Tuning(Checked):
     """The methods besides LoRA."""
 
     quantize: Literal["auto", "none", "nf4", "int8"] = "auto"
@@ -62,7 +63,7 @@ class Tuning:
     layers: int = 2
     """How many of the last layers are trained (freeze)"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if min(self.prefix.tokens, self.prompt_tokens, self.bottleneck, self.layers) < 1:
             raise ConfigError("--tuning.prefix.tokens, .prompt_tokens, .bottleneck and .layers must be at least 1")
 

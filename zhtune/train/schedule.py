@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from zhtune.config import Checked
 from zhtune.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(Checked):
     """How a model is trained."""
 
     learning_rate: float = 2e-4
@@ -37,7 +38,7 @@ class Schedule:
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """bf16 or fp16 (autocast, float32 master weights; fp16 with loss scaling), fp32, or auto: what the card or processor has"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.checkpoints < 0:
             raise ConfigError("--schedule.epochs and --schedule.batch_size must be at least 1, --schedule.checkpoints not negative")
         if self.micro_batch != "auto" and self.micro_batch and self.batch_size % self.micro_batch:
@@ -45,7 +46,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Validation:
+class Validation(Checked):
     """What is held out of training and measured on the way."""
 
     share: float = 0.0
@@ -53,13 +54,13 @@ class Validation:
     patience: int = 0
     """Stop after so many measurements without a better loss; 0: never"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if not 0 <= self.share <= 0.5:
             raise ConfigError("--validation.share is a share from 0 to 0.5")
 
 
 @dataclass(frozen=True)
-class Launch:
+class Launch(Checked):
     """Where a run runs and whom it tells; changes no result beyond rounding."""
 
     strategy: str = ""

@@ -13,13 +13,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
+from zhtune.config import Checked
 from zhtune.errors import ConfigError
 
 _LONGEST_WAIT = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(Checked):
     """Bounds on the calls of one teacher; none of them changes what is answered."""
 
     concurrency: int = 8
@@ -43,7 +44,7 @@ class Limits:
     max_tokens: int = 0
     """Tokens that all calls in the log may use together; 0: no limit"""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         for name, least in (("concurrency", 1), ("attempts", 1), ("breaker", 1), ("requests_per_minute", 0),
                             ("tokens_per_minute", 0), ("max_cost", 0), ("max_tokens", 0), ("backoff", 0), ("poll", 0)):
             if not self.__dict__[name] >= least:
