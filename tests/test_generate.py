@@ -171,6 +171,13 @@ def test_prompts_of_every_form(tmp_path, model):
     assert re.search(r"the conversation has 12\d\d tokens, the model's context is 512", dropped)
 
 
+def test_a_blank_prompt_is_counted_and_the_others_are_answered(tmp_path, model):
+    write_jsonl(tmp_path / "b.jsonl", [{"prompt": "甲"}, {"prompt": " \n"}, {"instruction": "", "input": "丙"}, {"prompt": "乙"}])
+    made = generate(GenerateConfig(model=str(model), prompts=str(tmp_path / "b.jsonl"), max_tokens=2, out=str(tmp_path / "o")))
+    assert made.manifest["counts"] == {"in": 4, "kept": 2, "dropped": {"no_question": 2}}
+    assert [row for _, row in read_jsonl(made.path / "dropped.jsonl")] == [{"reason": "no_question", "id": "2"}, {"reason": "no_question", "id": "3"}]
+
+
 @pytest.mark.parametrize("row, words", [
     ({"question": "x"}, r'p.jsonl:1: expected "messages", "prompt" or "instruction", found question'),
     ({"prompt": "x", "adapter": "style"}, r"p.jsonl:1: no adapter 'style'; --adapters has: none"),

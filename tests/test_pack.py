@@ -9,7 +9,7 @@ import pytest
 from zhtune.config import parse
 from zhtune.corpus.mixing import draw, plan
 from zhtune.corpus.tokens import TokenFile, read_blocks
-from zhtune.errors import ConfigError
+from zhtune.errors import ConfigError, DataError
 from zhtune.models.shapes import SPECIAL, write_byte_tokenizer
 from zhtune.stages.pack import PackConfig, _encoded, pack
 from zhtune.templates.encode import ChatEncoder
@@ -113,6 +113,13 @@ def test_mixes_that_cannot_be(tmp_path, model, fields, message):
     corpora = [write(tmp_path / "c", name, ["abc", "def"]) for name in "ab"]
     with pytest.raises(ConfigError, match=message):
         made(tmp_path, model, corpora, **fields)
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_corpus_without_a_character_is_refused(tmp_path, model):
+    (tmp_path / "empty.txt").write_text("", "utf-8")
+    with pytest.raises(DataError, match=r"empty.txt: holds no (text|document)$"):
+        made(tmp_path, model, [str(tmp_path / "empty.txt")])
     assert not (tmp_path / "o").exists()
 
 

@@ -22,7 +22,7 @@ from zhtune.stages.pack import PackConfig, pack
 from zhtune.stages.pretrain import PretrainConfig, only_rows, pretrain
 from zhtune.templates.encode import ChatEncoder
 from zhtune.train.loss import answer_loss
-from zhtune.train.preference import COLLAPSE, Pair, compared, log_probabilities
+from zhtune.train.preference import COLLAPSE, Pair, _rewards, compared, log_probabilities
 from zhtune.train.schedule import Schedule, Validation
 
 SCHEDULE = Schedule(learning_rate=3e-3, batch_size=4, precision="fp32", checkpoints=2)
@@ -124,6 +124,14 @@ def test_the_margin_widens(tmp_path, pairs, loss):
     rewards, metrics = json.loads((made.path / "report.json").read_text())["rewards"], made.manifest["metrics"]
     assert rewards["margins"][1] > rewards["margins"][0] and metrics["preferred_after"] >= metrics["preferred_before"]
     assert metrics["answer_tokens_before"] > 0 and metrics["answer_tokens_after"] > 0
+
+
+def test_rewards_are_those_of_the_last_epoch():
+    history = [{"step": s, "rewards/margins": m, "rewards/accuracies": a} for s, m, a in ((1, 1.0, .5), (2, 2.0, 1.0), (3, 3.0, 1.0), (4, 9.0, 0.0))]
+    history.insert(2, {"step": 2, "eval_loss": 1.0})
+    once = _rewards(history, Schedule(batch_size=8), 25)        # 8, 8, 8 rows and one
+    assert once == {"margins": [1.0, (8 * 1 + 8 * 2 + 8 * 3 + 9) / 25], "accuracies": [.5, 20 / 25]}
+    assert _rewards(history, Schedule(batch_size=8, epochs=2), 32)["margins"] == [1.0, 6.0]
 
 
 def test_first_losses_are_the_formulas(tmp_path, pairs):

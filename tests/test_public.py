@@ -14,7 +14,7 @@ import yaml
 
 import zhtune
 from zhtune.cli import POSITIONAL, VERBS, load, main
-from zhtune.config import parse
+from zhtune.config import parse, read_yaml
 from zhtune.errors import ConfigError
 from zhtune.stages.run import read_recipe
 from zhtune.train.schedule import Schedule
@@ -53,6 +53,14 @@ def test_a_value_that_no_flag_would_take_is_refused_in_python_too(made, message)
         made()
     config = zhtune.SftConfig(model=Path("m"), records=[Path("a/b"), "c"], out=Path("o"), schedule=Schedule(learning_rate=1))
     assert (config.model, config.records, config.out, config.schedule.learning_rate) == ("m", ["a/b", "c"], "o", 1)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    (tmp_path / "r.yaml").write_text("workspace: out\npack: {model: a}\nsft:\n  model: &m x\n  lora: {rank: 1}\npack: {model: b}\n", "utf-8")
+    with pytest.raises(ConfigError, match=r"r.yaml is not valid YAML: 'pack' stands twice in .*line 6, column 1"):
+        read_yaml(tmp_path / "r.yaml")
+    (tmp_path / "r.yaml").write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\n1: c\n", "utf-8")
+    assert read_yaml(tmp_path / "r.yaml") == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, 1: "c"}
 
 
 def test_help_is_quick():

@@ -164,6 +164,18 @@ def _plain(message: str, config_class: type, verb: str) -> str:
     return f"{verb} has no field {name!r}; {hint}"
 
 
+class _OnceEach(yaml.SafeLoader):
+    """Refuses a key that stands twice: YAML's own reader forgets the first silently, such as a recipe's second `sft:`."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag.endswith(":str") and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+            seen.add(key.value if isinstance(key.value, str) else "")
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML file that holds a mapping.
 
@@ -171,7 +183,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         ConfigError: it cannot be read or is not a mapping.
     """
     try:
-        value = yaml.safe_load(Path(path).read_text("utf-8"))
+        value = yaml.load(Path(path).read_text("utf-8"), _OnceEach)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -96,7 +96,7 @@ def _vocabulary(sheet: Page, made: dict[str, Artifact]) -> None:
             continue
         sheet.section("词表扩充", "Vocabulary extension")
         before, after = metrics["tokens_per_character_before"], metrics["tokens_per_character_after"]
-        sheet.text(f"{label}：新增 {metrics['new_tokens']} 个词元；每个汉字所需词元由 {before:.3f} 降到 {after:.3f}。",
+        sheet.text(f"{label}：新增 {metrics['new_tokens']} 个词元；每个字符所需词元由 {before:.3f} 降到 {after:.3f}。",
                    f"{label}: {metrics['new_tokens']} new tokens; tokens per character {before:.3f} before, {after:.3f} after.")
         sheet.plot(bar_plot([label], {"before": [before], "after": [after]}, "tokens per character"))
 

@@ -41,7 +41,7 @@ def heldout_windows(corpus: Path, most: int, seed: int) -> list[str]:
     """
     found = windows((text for _, text in read_texts(corpus, "heldout")), most, seed)
     if not found:
-        raise DataError(f"has no held-out text of {WINDOW} characters", corpus)
+        raise DataError(f"has no held-out text of {WINDOW} characters; clean --heldout 0.1 keeps more apart, or clean more text", corpus)
     return found
 
 

@@ -109,8 +109,8 @@ def _tokenise(work: Work, source: Source, folder: Path, definition: dict[str, An
     given = definition if _characters(source) >= _LARGE else None
     documents = ([*ids, encoder.end_id] for ids in _encoded(texts(), encoder.texts_ids, given, workers))
     count, tokens = write_tokens(folder, documents, encoder.size)
-    if count == 0:
-        raise DataError("holds no document", source.path)
+    if count == 0 or characters == 0:
+        raise DataError("holds no document" if count == 0 else "holds no text", source.path)
     return tokens, characters
 
 

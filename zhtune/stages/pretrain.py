@@ -111,16 +111,16 @@ def _write(work: Work, config: PretrainConfig) -> None:
                            len(rows))
         rows = rows if config.method == "full" else None
         first = round(len(samples) * config.new_rows) if rows else 0
-        losses: list[list[float]] = []
+        begun: dict[str, Any] = {"losses": [], "steps": 0, "tokens": 0, "seconds": 0.0}
         model = finetune.prepare(model, config.method, config.lora, config.tuning, config.seed, folder)
         if config.isolate:
             require_isolation(model)                        # before a trainer has wrapped it
         if first:
             logger.info("pretrain: rows %d to %d first", rows.start, rows.stop - 1)
-            losses += _phase(work, config, model, folder, samples[:first], "rows", rows, None)["losses"]
+            begun = _phase(work, config, model, folder, samples[:first], "rows", rows, None)
         figures = _phase(work, config, model, folder, samples[first:], "all", None, _meter(encoder, texts))
-        shift = losses[-1][0] if losses else 0
-        figures["losses"] = losses + [[step + shift, loss] for step, loss in figures["losses"]]
+        figures["losses"] = begun["losses"] + [[step + begun["steps"], loss] for step, loss in figures["losses"]]
+        figures |= {name: begun[name] + figures[name] for name in ("steps", "tokens", "seconds")}
         _measure(work, model.eval(), encoder, texts, "after")
         finetune.save(work, model, config.method, Path(config.out), work.sources["model"], folder, figures["weights"])
         save_template(encoder, folder, work.path)

@@ -23,6 +23,7 @@ from zhtune.train.loss import answer_loss
 from zhtune.train.memory import in_words
 from zhtune.train.precision import autocast_of
 from zhtune.train.samples import IGNORED, order
+from zhtune.train.schedule import Schedule
 from zhtune.train.trainer import Run, announce, arguments, fit, own_types, tokenizer_of
 
 COLLAPSE = -0.5                                             # nats a token: each token of a chosen answer 40 % less likely than before
@@ -62,7 +63,7 @@ def train_pairs(model: Any, tokenizer_folder: Path, pairs: list[Pair], objective
         look: takes the model before and after, stored and computed alike.
 
     Returns:
-        the figures of trainer.fit, with the first and last margin and accuracy, and what `look` found "before" and "after".
+        the figures of trainer.fit, with the margin and accuracy of the first step and of the last epoch, and what `look` found "before" and "after".
     """
     kto, schedule = objective.loss == "kto", run.schedule
     rows = order([len(p.prompt_ids) + len(p.chosen_ids) for p in pairs], schedule.batch_size, schedule.epochs, run.seed)
@@ -83,10 +84,19 @@ def train_pairs(model: Any, tokenizer_folder: Path, pairs: list[Pair], objective
         trainer = kind(model=model, args=args, train_dataset=data, eval_dataset=held if run.validation else None,
                        processing_class=tokenizer_of(tokenizer_folder))
     figures = fit(trainer, run, tokens, len(data))
-    logged = [entry for entry in figures["history"] if "rewards/margins" in entry]
+    return figures | {"rewards": _rewards(figures["history"], schedule, len(data)), "before": before, "after": look(model)}
+
+
+def _rewards(history: list[dict[str, Any]], schedule: Schedule, rows: int) -> dict[str, list[float]]:
+    """Margins and the like: of the first step that was logged, and the mean over the last epoch, each log by the rows it covers."""
+    logged, done, last = [entry for entry in history if "rewards/margins" in entry], 0, []
+    for entry in logged:
+        now = min(entry["step"] * schedule.batch_size, rows)
+        if now > rows - rows / schedule.epochs:
+            last.append((now - done, entry))
+        done = now
     names = [name for name in ("margins", "accuracies", "chosen", "rejected") if f"rewards/{name}" in logged[0]]
-    return figures | {"rewards": {name: [logged[0][f"rewards/{name}"], logged[-1][f"rewards/{name}"]] for name in names},
-                      "before": before, "after": look(model)}
+    return {name: [logged[0][f"rewards/{name}"], sum(n * entry[f"rewards/{name}"] for n, entry in last) / sum(n for n, _ in last)] for name in names}
 
 
 def _as_it_is(trainer: Any, dataset: Any, *_: Any, **__: Any) -> Any:
