@@ -92,6 +92,19 @@ def test_a_faulty_endpoint_gives_the_records_of_a_calm_one_and_every_figure_adds
     assert report["coverage"]["用药"] == {"triples": 4, "taught": 4, "covered": 4}
 
 
+def test_a_teacher_that_never_answers_some_facts_ends_with_the_templates_records(toy_graph, tmp_path, prices):
+    def filtered(request):
+        return "" if facts_of(request["messages"][0]["content"])[0] == "头痛" else write(request)
+    with FakeTeacher(faults=False, quirks=False, answer=filtered) as server:
+        made = make(toy_graph, server, prices, tmp_path / "out", limits=Limits(timeout=2.5, backoff=0.01, breaker=3, attempts=4))
+        calls = server.calls.total()
+        assert calls == 12 + 2 * 3 * 4                      # six facts in two rounds; two of 头痛 in three, each four times
+        assert make(toy_graph, server, prices, tmp_path / "out").digest == made.digest and server.calls.total() == calls
+    assert {name: made.manifest["metrics"][name] for name in ("accepted", "accepted_after_retry", "fell_back")} == {
+        "accepted": 6, "accepted_after_retry": 6, "fell_back": 4}
+    assert made.manifest["counts"]["dropped"] == {"no_reply": 6, "unknown_item": 6} and len(rows_of(made)) == 20
+
+
 def run_and_kill(argv, dead, when):
     """Start the verb, kill it with SIGKILL when `when()` says so."""
     process = subprocess.Popen([sys.executable, "-m", "zhtune", *argv], stderr=subprocess.PIPE, cwd=Path(__file__).parents[1])

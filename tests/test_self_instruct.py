@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
+from fake_teacher_server import FakeTeacher
 
 from zhtune import SelfInstructConfig, assets, self_instruct
 from zhtune.errors import ConfigError, DataError
@@ -67,7 +68,32 @@ def test_what_models_return(reply, finish, tasks, refused):
     assert shapes(parse_tasks(reply, finish)) == (tasks, refused)
 
 
+@pytest.mark.parametrize(("written", "meant"), [
+    (r"$\frac{1}{2} \times 3$，\beta", r"$\frac{1}{2} \times 3$，\beta"), (r"\alpha \( x \) \underline{x}", r"\alpha \( x \) \underline{x}"),
+    (r"\\frac{1}{2} \\times \\nu \\n", r"\frac{1}{2} \times \nu \n"), (r"\u4e2d\"\/", '中"/'), (r"\rho\right\r\n\bar", "\\rho\\right\n\\bar"),
+    (r"一\nabc\nthe\texture\nabla f\tto \to \text{x}\text", "一\nabc\nthe\texture\\nabla f\tto \\to \\text{x}\text"),
+    (r"a\neq b，\not=，\neq = 3\nu = 1\ne", "a\\neq b，\\not=，\neq = 3\nu = 1\ne"), (r"$\nu$ 和 \(x\ne\tan y\)\nu\ne", "$\\nu$ 和 \\(x\\ne\\tan y\\)\nu\ne"),
+    (r"$$\nu = 1 \nu$$", "$$\nu = 1 \\nu$$"), (r"$$a \\to b\nu$$", "$$a \\to b\nu$$")])
+def test_latex_in_json_keeps_its_backslashes_and_lines_stay_lines(written, meant):
+    assert shapes(parse_tasks(f'{{"instruction":"求值","output":"{written}"}}')) == ([("求值", "", meant)], [])
+    curly = parse_tasks("｛“instruction”：“求值”，“output”：“\\frac 与 \\\\to”｝")
+    assert shapes(curly) == ([("求值", "", r"\frac 与 \to")], [])
+
+
+@pytest.mark.parametrize("reply", [
+    "<think>x</think>好的，我先想。\n【步骤】一【答案】二", "好的：\n\n【步骤】\n一\n【答案】\n二", "```\n【步骤】一\n【答案】二\n```\n希望有用", "**【步骤】**\n一\n**【答案】：** 二",
+    "先写【步骤】，再写【答案】。\n### 【步骤】\n一\n### **【答案】**\n二", "```markdown\n**【解题步骤】**：一\n```\n【最终答案】二"])
+def test_steps_are_found_below_a_preamble_in_a_fence_and_in_bold(reply):
+    assert parse_steps(reply) == ("一", "二")
+
+
+@pytest.mark.parametrize("reply", ["<think>x</think>【答案】二", "【步骤】一【答案】二【答案】三", "【步骤】一【答案】二【步骤】三", "<think>x</think>【步骤】一"])
+def test_an_answer_never_holds_headings(reply):
+    assert parse_steps(reply).reason == "no_steps"
+
+
 def test_thinking_is_split_off():
+    assert parse_steps("【步骤】一\n【答案】\n```python\nx\n```") == ("一", "```python\nx\n```")
     assert split_thinking("<think>\n甲\n</think>\n\n乙") == ("甲", "乙")
     assert split_thinking("甲</think>乙") == ("甲", "乙")   # the template had opened the block
     assert split_thinking("<think>甲") == ("甲", "") and split_thinking("乙") == ("", "乙")
@@ -313,6 +339,19 @@ def test_mistakes_are_named_and_nothing_half_is_left(tmp_path):
     with Endpoint(lambda *_: ({"content": "我不会。"}, "stop")) as endpoint, pytest.raises(DataError, match="no task was accepted: no_task 2"):
         self_instruct(settings(tmp_path, endpoint, requests=2))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dead_endpoint_is_named_and_asked_again_by_another_run(tmp_path, caplog):
+    with FakeTeacher(faults=False, quirks=False, always="500", answer=lambda request: craft(request["messages"][0]["content"], 0)[0]["content"]) as server:
+        config = settings(tmp_path, server, tasks=2, requests=4, limits=Limits(attempts=1))
+        with pytest.raises(DataError, match=r"^no task was accepted: no_reply 4; the last failed call: 500: status 500 for Bearer \*\*\*$"):
+            self_instruct(config)
+        assert server.calls.total() == 4 and not any("--requests" in record.getMessage() for record in caplog.records)
+        server.always = ""
+        assert self_instruct(config).manifest["counts"]["kept"] == 2
+    dead = SelfInstructConfig(teacher="http://127.0.0.1:9/v1", teacher_model="m", tasks=2, requests=2, limits=Limits(attempts=1), out=str(tmp_path / "dead"))
+    with pytest.raises(DataError, match="no_reply 2; the last failed call: connection: ConnectError"):
+        self_instruct(dead)
 
 
 def test_an_endpoint_elsewhere_needs_a_key(tmp_path, monkeypatch):

@@ -210,6 +210,32 @@ def test_a_job_is_given_up_after_its_attempts_but_a_429_is_not_its_fault(tmp_pat
         assert log.state(job_id("m", job(1))).failures == 0
 
 
+def test_blank_answers_use_up_a_jobs_attempts_for_good_and_never_stop_the_run(tmp_path, openai):
+    jobs, limits = [job(i) for i in range(20)], replace(QUICK, concurrency=2, breaker=3, attempts=4)
+
+    def answer(request):
+        return "" if request["messages"][0]["content"] in ("第7问", "第8问", "第9问") else "好"
+    with FakeTeacher(faults=False, quirks=False, answer=answer) as server:
+        endpoint = openai.endpoint(server)
+        with JobLog(tmp_path / "log") as log:
+            outcomes = openai.Teacher(endpoint, log, limits).ask(jobs)
+        assert [o.error for o in outcomes] == [""] * 7 + ["empty: the answer has no text (finish stop)"] * 3 + [""] * 10
+        assert server.calls.total() == 17 + 3 * 4
+        with JobLog(tmp_path / "log") as log:               # begun again
+            assert openai.Teacher(endpoint, log, limits).ask(jobs) == outcomes and server.calls.total() == 29
+        with JobLog(tmp_path / "other") as log:             # a stop gives back what the endpoint cost a job, not its blank answers
+            blank, teacher = job(7), openai.Teacher(endpoint, log, replace(limits, attempts=2, concurrency=1))
+            assert teacher.ask([blank])[0].error and server.calls.total() == 31
+            server.always = "500"
+            with pytest.raises(TeacherStopped, match="3 calls in a row failed, the last with 500"):
+                openai.Teacher(endpoint, log, replace(limits, attempts=6, concurrency=1)).ask([blank])
+            server.always, state = "", log.state(job_id("m", blank))
+            assert (state.failures, state.blanks, server.calls.total()) == (2, 2, 34)
+            assert openai.Teacher(endpoint, log, replace(limits, attempts=3)).ask([blank])[0].error and server.calls.total() == 35
+    with JobLog(tmp_path / "other") as log:
+        assert (state.failures, state.blanks) == (3, 3) == (log.state(job_id("m", blank)).failures, log.state(job_id("m", blank)).blanks)
+
+
 def test_a_refused_key_stops_at_once_and_is_not_repeated(tmp_path, openai):
     with FakeTeacher(always="401") as server, JobLog(tmp_path / "log") as log:
         with pytest.raises(TeacherStopped, match=r"m refuses every call \(401: status 401 for Bearer \*\*\*\)") as error:
@@ -254,7 +280,8 @@ async def asked_in_a_loop(teacher):
 
 
 @pytest.mark.parametrize("content, status, usage", [
-    (b'{"choices": [{"mess', "unreadable", {}), (b"[]", "unreadable", {}), (b'{"choices": null}', "no choice", {}),
+    (b'{"choices": [{"mess', "unreadable", {}), (b"[]", "no completion", {}), (b"<html>", "no completion", {}), (b'{"error": {}}', "no completion", {}), (b"", "unreadable", {}),
+    (b'{"choices": null}', "no choice", {}),
     (b'{"choices": [{"message": {"content": " "}}], "usage": {"prompt_tokens": 1, "completion_tokens": 0}}', "empty",
      {"prompt_tokens": 1, "completion_tokens": 0}),
     (b'{"choices": [{"message": null}], "usage": {"prompt_tokens": true, "completion_tokens": 0}}', "no choice", {})])

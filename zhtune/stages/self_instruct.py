@@ -22,7 +22,7 @@ from zhtune.synthesis.novelty import NoveltyIndex
 from zhtune.synthesis.teachers.asking import Asking, Prompt, TeacherConfig, forecast, open_teacher, rehearse
 from zhtune.synthesis.teachers.teacher import expected_tokens
 
-STAGE = Stage("self-instruct", version=1, kind="records",
+STAGE = Stage("self-instruct", version=2, kind="records",
               inputs={"teacher": MODEL_KINDS, "seeds": ("file", "records"), "corpus": ("corpus", "file"), "prompts": ("file",), "prices": ("file",)})
 _SHORTEST_PASSAGE = 80
 
@@ -100,11 +100,14 @@ def _write(work: Work, config: SelfInstructConfig) -> None:
         asking = Asking(teacher, config.max_tokens, config.temperature, config.seed)
         _fill(pool, asking, work, config, prompts, seeds)
         work.report["teacher"] = log.summary()
+        if not log.ledger.answered_jobs:
+            log.stopped("nothing was answered")             # another run asks again
     work.kept = len(pool.records)
     work.counted_in = work.kept + sum(work.dropped.values())   # a refused reply counts as one
     if not pool.records:
         reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(work.dropped.items())) or "the teacher gave none"
-        raise DataError(f"no task was accepted: {reasons}")
+        error = f"; the last failed call: {log.last_error}" if "no_reply" in work.dropped and log.last_error else ""
+        raise DataError(f"no task was accepted: {reasons}{error}")
     write_jsonl(work.path / "records.jsonl", pool.records)
     methods = Counter(record["source"]["method"] for record in pool.records)
     work.metrics |= {"records": len(pool.records), **dict(sorted(methods.items()))}
@@ -128,7 +131,7 @@ def _fill(pool: synthesis.Pool, asking: Asking, work: Work, config: SelfInstruct
         sent = synthesis.batches(asking, pool, seeds, prompts[config.form], form=config.form, wanted=config.tasks, count=config.batch,
                                  requests=config.requests or 4 * needed, at_once=at_once)
         work.metrics["requests"] = sent
-        if len(pool.records) < config.tasks:
+        if 0 < len(pool.records) < config.tasks:
             logger.info("self-instruct: %d of %d tasks after %d requests; --requests raises their number", len(pool.records), config.tasks, sent)
     if config.documents:
         synthesis.documents(asking, pool, prompts["document"], _passages(work.sources["corpus"], config), config.pairs)

@@ -7,7 +7,7 @@ stays held, because the server may have charged for it. So spent + held is never
     {"event":"sent","job":…,"attempt":1,"tokens":812,"cost":"0.0012"}
     {"event":"answered","job":…,"attempt":1,"text":…,"finish":"stop","usage":{…},"cost":"0.0004","response":…,"seconds":1.2}
     {"event":"failed","job":…,"attempt":1,"status":"429","error":…,"usage":{},"billed":false,"final":false,"seconds":0.1}
-    {"event":"stopped","error":…}            failures before this line no longer count: the service was down, not the job
+    {"event":"stopped","error":…}            failures before this line no longer count, but for BLANK ones: the service was down, not the job
     {"event":"batch","digest":…,"id":…,"state":"sent"}     `sent` lines of its jobs carry the digest too
 
 Knows nothing of HTTP. Seconds are for people and never leave the log.
@@ -29,6 +29,8 @@ from zhtune.records import dumps, parse_object
 from zhtune.synthesis.teachers.prices import Price
 
 _NOT_COUNTED = ("429", "unsent")                            # the account's pace, a batch that never was: not the job's failures
+BLANK = ("empty", "no choice", "unreadable")
+"""Statuses of an answer (200) that is of no use: failures of the job, never of the endpoint, and for good"""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ class JobState:
     """Highest attempt sent."""
     failures: int = 0
     """Failed attempts that count against the job."""
+    blanks: int = 0
+    """Those of them that no stop of the run takes back."""
     refusals: int = 0
     """Failed attempts that do not count."""
     error: str = ""
@@ -139,6 +143,8 @@ class JobLog:
         self.batches: dict[str, Batch] = {}
         """By the digest of their requests, in the order they were written."""
         self.ledger = Ledger()
+        self.last_error = ""
+        """Of the last failed call."""
         self._open: dict[tuple[str, int], tuple[int, Decimal]] = {}
         self._lock = FileLock(f"{self.path}.lock", timeout=0)
         try:
@@ -213,7 +219,7 @@ class JobLog:
                        "cost": str(cost), "billed": fault.billed, "final": fault.reach == "job", "response": fault.response} | more])
 
     def stopped(self, error: str) -> None:
-        """Note that the run stopped because nothing was answered; unanswered jobs get all their attempts again."""
+        """Note that the run stopped because the endpoint failed; unanswered jobs get back the attempts that it cost them."""
         self._append([{"event": "stopped", "error": error}])
 
     def batch(self, digest: str, state: str, id: str = "") -> None:
@@ -268,7 +274,7 @@ class JobLog:
             batch.state, batch.id = line["state"], line["id"]
         elif event == "stopped":
             for state in self.jobs.values():
-                state.failures = state.refusals = 0
+                state.failures, state.refusals = state.blanks, 0
         elif event == "sent":
             state = self.jobs.setdefault(line["job"], JobState())
             state.attempts = line["attempt"]
@@ -303,7 +309,9 @@ class JobLog:
             state.refusals += 1
         else:
             state.failures += 1
+            state.blanks += line["status"] in BLANK
         state.error, state.final = f"{line['status']}: {line['error']}", line["final"]
+        self.last_error = state.error
         self.ledger.statuses[line["status"]] += 1
         if line["usage"]:
             self._spend(line, Decimal(line["cost"]))

@@ -36,7 +36,7 @@ class Limits(Checked):
     backoff: float = 1.0
     """Seconds before the second attempt; doubled for each further one, at most a minute"""
     breaker: int = 20
-    """Failed calls in a row, of whatever job, that stop the run"""
+    """Failed calls in a row, of whatever job, that stop the run; an answer without a usable text is no failure of the endpoint"""
     poll: float = 60.0
     """Seconds between two looks at a batch"""
     max_cost: float = 0.0

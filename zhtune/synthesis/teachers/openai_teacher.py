@@ -208,9 +208,11 @@ def read_completion(content: bytes | dict[str, Any]) -> Received:
     try:
         body = orjson.loads(content) if isinstance(content, bytes) else content
     except orjson.JSONDecodeError as error:
-        raise Fault("unreadable", "the answer is no whole JSON", billed=True) from error
-    if not isinstance(body, dict):
-        raise Fault("unreadable", f"the answer is a JSON {type(body).__name__}, not an object", billed=True)
+        if content.lstrip()[:1] in (b"{", b""):
+            raise Fault("unreadable", "the answer is no whole JSON", billed=True) from error
+        body = None                                         # a page of HTML
+    if not isinstance(body, dict) or "choices" not in body:
+        raise Fault("no completion", "the answer is no chat completion; the address must be that of an API, such as …/v1", billed=True)
     usage, response = _usage(body.get("usage")), str(body.get("id") or "")
     try:
         choice = body["choices"][0]

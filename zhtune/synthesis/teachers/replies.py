@@ -34,9 +34,18 @@ _THOUGHT = re.compile(r"<(think|thinking|thought)>(.*?)</\1>|<\|begin_of_thought
 _THOUGHT_OPEN = re.compile(r"<(?:think|thinking|thought)>|<\|begin_of_thought\|>", re.IGNORECASE)
 _THOUGHT_END = re.compile(r"</(?:think|thinking|thought)>|<\|end_of_thought\|>", re.IGNORECASE)
 _SOLUTION = re.compile(r"<\|(?:begin|end)_of_solution\|>|</?answer>", re.IGNORECASE)
-_STEPS = re.compile(r"[【\[](?:步骤|思路|推理|推理过程|解题步骤)[】\]][:：]?(.*?)[【\[](?:答案|回答|最终答案)[】\]][:：]?(.*)", re.DOTALL)
+_STEPS_NAME, _ANSWER_NAME = (rf"[【\[](?:{names})[】\]]" for names in ("步骤|思路|推理|推理过程|解题步骤", "答案|回答|最终答案"))
+_STEPS_HEADING, _ANSWER_HEADING = (rf"(?:^#+[ \t]*)?(?:\*\*{name}(?:\*\*[:：]?|[:：]\*\*)|{name}[:：]?)" for name in (_STEPS_NAME, _ANSWER_NAME))
+# whatever stands before, perhaps an open fence, steps without the second heading, an answer without any
+_STEPS = re.compile(rf".*?(```[\w-]*\s*)?{_STEPS_HEADING}((?:(?!{_ANSWER_HEADING}).)*){_ANSWER_HEADING}((?:(?!{_STEPS_NAME}|{_ANSWER_NAME}).)*)",
+                    re.DOTALL | re.MULTILINE)
 _OBJECT = re.compile(r"[{｛]\s*[\"“”＂']?\w+[\"“”＂']?\s*[:：]")
 _NEXT_OBJECT = re.compile(r"[}｝][\s,，、]*(?=[{｛])")
+# LaTeX commands that JSON's \n and \t would break; those that leave a likely word (\ne: a line "e", \tan: "an") only within a formula
+_LATEX = r"n(?:abla|atural|earrow|eg|eq(?!\d*\s*=)|ewcommand|ewline|o(?:indent|number|t|tag|tin)|warrow)" \
+    r"|t(?:anh|au|binom|ext[a-z]*(?=\{)|frac|herefore|heta|ilde|imes|o|riangle[a-z]*)"
+_LATEX_IN_FORMULA = "n(?:e|exists|geq|i|leq|mid|parallel|rightarrow|sim|subseteq|u)|t(?:ag|an|op)"
+_BACKSLASH = re.compile(rf'\\(?:\\|(?!["/nrt]|u[0-9a-fA-F]{{4}})|(?=r[A-Za-z]|(?:(?:{_LATEX})|(?P<formula>{_LATEX_IN_FORMULA}))(?![A-Za-z])))')
 
 
 @dataclass(frozen=True)
@@ -105,17 +114,27 @@ def parse_tasks(reply: str, finish: str = "stop") -> list[Task | Refused]:
 
 
 def parse_steps(reply: str, finish: str = "stop") -> tuple[str, str] | Refused:
-    """(reasoning, answer) of a step-by-step reply: 【步骤】…【答案】…, or a reasoning model's thinking and its answer."""
+    """(reasoning, answer) of a step-by-step reply: 【步骤】…【答案】…, or a reasoning model's thinking and its answer.
+
+    What stands before 【步骤】, a fence and bold marks are left out; headings that stand otherwise are refused as no_steps.
+    """
     thinking, text = split_thinking(normalise(reply))
     if not text:
         return Refused("only_thinking" if thinking else "no_answer", reply)
     if finish == "length":
         return Refused("cut", text)
     marked = _STEPS.fullmatch(text)
-    reasoning, answer = (marked[1].strip(), marked[2].strip()) if marked else (thinking, text)
+    if not marked and re.search(f"{_STEPS_NAME}|{_ANSWER_NAME}", text):
+        return Refused("no_steps", text)
+    reasoning, answer = (_unfenced(marked[2], marked[1]), _unfenced(marked[3], marked[1])) if marked else (thinking, text)
     if not answer:
         return Refused("no_answer", text)
     return (reasoning, answer) if reasoning else Refused("no_steps", text)
+
+
+def _unfenced(part: str, opened: str | None) -> str:
+    """A part of a reply without the end of a fence that was opened before it."""
+    return (part[:part.rfind("```")] if opened and part.count("```") % 2 else part).strip()
 
 
 def task_of(row: dict[str, Any]) -> Task | Refused | None:
@@ -145,7 +164,7 @@ def _task(fields: dict[str, str]) -> Task | None:
 
 def _from_json(text: str, cut: bool) -> Iterator[Task | Refused]:
     """Objects wherever they stand: in a list, one a line, between fences or prose."""
-    decoder, place = json.JSONDecoder(strict=False), 0
+    text, decoder, place = _BACKSLASH.sub(_backslash, text), json.JSONDecoder(strict=False), 0
     while begin := re.compile("[{｛]").search(text, place):
         try:
             value, place = decoder.raw_decode(text, begin.start())
@@ -177,11 +196,19 @@ def _objects(value: Any) -> Iterator[Task | Refused]:
                 yield from _objects(item)
 
 
+def _backslash(found: re.Match[str]) -> str:
+    """A JSON string's backslash as it is meant: doubled where it is LaTeX's or begins no escape that a text can need (\\b and \\f are none)."""
+    before = found.string[found.string.rfind('"', 0, found.start()) + 1:found.start()]
+    in_formula = len(re.findall(r"\$\$?|\\[()[\]]", before)) % 2 and not before.endswith(("$$", "\\[")) and not re.search(r"\\\\[A-Za-z]", before)
+    return "\\" if found["formula"] and not in_formula else "\\\\"
+
+
 def _repaired(piece: str) -> str:
     """JSON whose own signs were written full-width, with curly quotes, or with a comma too many; signs inside of texts stay."""
     piece = piece.translate(str.maketrans("｛｝［］＂", '{}[]"'))
     piece = re.sub(r'([{,，]\s*)["“”](\w+)["“”]\s*[:：]\s*', r'\1"\2": ', piece)
-    piece = re.sub(r'("\w+": )[“”](.*?)[“”](?=\s*[,，}])', lambda m: m[1] + json.dumps(m[2], ensure_ascii=False), piece, flags=re.DOTALL)
+    piece = re.sub(r'("\w+": )[“”](.*?)[“”](?=\s*[,，}])',
+                   lambda m: m[1] + json.dumps(m[2].replace(r"\\", "\\"), ensure_ascii=False), piece, flags=re.DOTALL)
     piece = re.sub(r'"\s*，\s*(?="\w+": )', '", ', piece)
     return re.sub(r"[,，]\s*}", "}", piece)
 

@@ -16,7 +16,7 @@ from contextlib import closing
 from decimal import Decimal
 
 from zhtune.log import Bar, logger
-from zhtune.synthesis.teachers.joblog import Fault, JobLog, Received
+from zhtune.synthesis.teachers.joblog import BLANK, Fault, JobLog, Received
 from zhtune.synthesis.teachers.limits import Gate, Limits, backoff
 from zhtune.synthesis.teachers.prices import Price
 from zhtune.synthesis.teachers.teacher import Job, TeacherStopped, expected_tokens, reserve
@@ -116,7 +116,8 @@ class Runner:
 
     def _failed(self, id: str, attempt: int, fault: Fault, seconds: float) -> None:
         self._log.fail(id, attempt, fault, self._price, seconds=round(seconds, 3))
-        self._in_a_row += 1
+        useless = fault.status in BLANK and self._log.ledger.answered_jobs > 0      # where all are, the model is set wrongly
+        self._in_a_row = 0 if useless else self._in_a_row + 1
         if fault.retry_after:
             self._gate.pause(fault.retry_after)
         if fault.reach == "run":
