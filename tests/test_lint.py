@@ -89,6 +89,10 @@ def dropped(artifact):
     ({"query": "感冒吃什么？", "response": "吃清淡的。"}, PAIR), ({"问": "感冒吃什么？", "答": "吃清淡的。"}, PAIR),
     ({"question": "几", "answer": 7}, [(U, "几"), (A, "7")]), ({"question": "几", "answer": None}, [(U, "几"), (A, "")]),
     ({"instruction": "给出 JSON", "output": '[{"role": "user"}]'}, [(U, "给出 JSON"), (A, '[{"role": "user"}]')]),
+    ({"instruction": "翻译这句话", "input": float("nan"), "output": "好的。", "system": float("nan"), "history": float("nan"), "tools": float("nan")},
+     [(U, "翻译这句话"), (A, "好的。")]),
+    ({"question": "几", "answer": float("nan")}, [(U, "几"), (A, "")]), ({"messages": [{"role": U, "content": float("nan"), "tool_calls": float("nan")}]}, [(U, "")]),
+    ({"question": "几", "answer": float("inf")}, ("not_text", "answer: expected text, found inf")),
     ({"a": 1, "b": 2}, ("unknown_keys", "keys: a, b")),
     ({"messages": [{"role": "narrator", "content": "x"}]}, None),
     ({"instruction": "排", "output": ["好", "坏"]}, ("not_text", "output: a list of answers: for preferences give the file to --preferences")),
@@ -130,6 +134,17 @@ Q, GOOD, BAD = talk((U, "问")), talk((A, "好")), talk((A, "坏"))
     ({"question": "问", "response_chosen": "好", "response_rejected": "坏"}, [(Q, GOOD, BAD)]),
     ({"instruction": "问", "input": "", "output": ["好", "坏", "更坏"]}, [(Q, GOOD, BAD), (Q, GOOD, talk((A, "更坏")))]),
     ({"prompt": "问", "responses": ["坏", "好"], "scores": [1, 5.5]}, [(Q, GOOD, BAD)]),
+    ({"prompt": "问", "prompt_id": "1", "chosen": [*Q, *GOOD], "rejected": [*Q, *BAD], "messages": [*Q, *GOOD], "score_chosen": 8.0, "score_rejected": 8.0},
+     [(Q, GOOD, BAD)]),                                     # UltraFeedback binarized
+    ({"messages": [*Q, *BAD, *Q, *GOOD], "chosen": [*Q, *BAD, *Q, *GOOD], "rejected": [*Q, *BAD, *Q, *BAD]}, [([*Q, *BAD, *Q], GOOD, BAD)]),
+    ({"prompt": "问", "chosen": [*Q, *BAD, *Q, *GOOD], "rejected": [*Q, *BAD, *Q, *BAD]}, [([*Q, *BAD, *Q], GOOD, BAD)]),
+    ({"messages": [*Q, *GOOD], "chosen": "好", "rejected": "坏"}, [(Q, GOOD, BAD)]), ({"messages": [*Q, *BAD, *Q], "chosen": "好", "rejected": "坏"}, [([*Q, *BAD, *Q], GOOD, BAD)]),
+    ({"messages": [*Q, *BAD, *Q], "chosen": [*Q, *GOOD], "rejected": [*Q, *BAD]}, [([*Q, *BAD, *Q], GOOD, BAD)]),
+    ({"system": "短", "prompt": "问", "chosen": [*Q, *GOOD], "rejected": [*Q, *BAD]}, [([*talk(("system", "短")), *Q], GOOD, BAD)]),
+    ({"instruction": "问", "models": ["a", "b", "c"], "completions": [{"model": "a", "response": "坏", "overall_score": 2.0}, {"model": "b", "response": "好", "overall_score": 7.5},
+                                                                   {"model": "c", "response": "更坏", "overall_score": 1}]}, [(Q, GOOD, BAD), (Q, GOOD, talk((A, "更坏")))]),
+    ({"instruction": "问", "completions": [{"response": "坏", "rating": 2}, {"response": "好"}]}, "not_text"),
+    ({"prompt": "问", "responses": ["坏", "好"], "scores": [1, float("nan")]}, "not_text"), ({"prompt": "问", "responses": ["坏", "好"], "scores": [3, 3.0]}, "equal_scores"),
     ({"prompt": "问", "chosen": '["a", "b"]', "rejected": "坏"}, [(Q, talk((A, '["a", "b"]')), BAD)]),
     ({"prompt": "问", "chosen": "好"}, "unknown_keys"), ({"instruction": "问", "output": ["好"]}, "one_answer"), ({"chosen": "好", "rejected": "坏"}, "no_prompt"),
 ])
@@ -243,6 +258,60 @@ def test_a_file_of_several_lists_is_refused_and_none_is_lost(tmp_path):
         made(tmp_path, json.dumps({"train": [row], "test": [row]}), name="b.json", out="b")
 
 
+def test_equal_scores_are_no_preference_and_counted(tmp_path):
+    scored = [{"response": text, "score": score} for text, score in (("甲答", 7.5), ("乙答", 7.5), ("丙答", 3))]
+    artifact = made(tmp_path, [{"prompt": "问", "completions": scored}, {"prompt": "问二", "responses": ["甲", "乙"], "scores": [1, 1]}], preferences=True, fix=True)
+    assert artifact.manifest["counts"] == {"in": 3, "kept": 1, "dropped": {"equal_scores": 2}}
+    assert dropped(artifact) == [("in.jsonl:1#1", "equal_scores"), ("in.jsonl:2", "equal_scores")]
+    assert [(r["chosen"], r["rejected"]) for _, r in read_preferences(artifact.path / "preferences.jsonl")] == [(talk((A, "甲答")), talk((A, "丙答")))]
+
+
+def test_ultrafeedback_binarized_loses_no_row(tmp_path):
+    talks = [[talk((U, f"问{n}")), talk((A, f"答案{n}")), talk((A, f"另答{n}"))] for n in (1, 2)]
+    rows = [{"prompt": ask[0]["content"], "prompt_id": "x", "chosen": [*ask, *good], "rejected": [*ask, *bad], "messages": [*ask, *good], "score_chosen": 8.0,
+             "score_rejected": 7.5} for ask, good, bad in talks]
+    artifact = made(tmp_path, rows, preferences=True, fix=True)
+    assert artifact.manifest["counts"] == {"in": 2, "kept": 2, "dropped": {}} and artifact.manifest["metrics"]["problems"] == 0
+    assert [[r["prompt"], r["chosen"], r["rejected"]] for _, r in read_preferences(artifact.path / "preferences.jsonl")] == talks
+
+
+def test_nan_is_a_missing_text_and_no_argument(tmp_path):
+    good = '{"instruction": "翻译这句话", "input": NaN, "output": "好的。"}'
+    call = '{"messages": [{"role": "user", "content": "热吗"}, {"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "天气", "arguments": %s}}]}]}'
+    lines = [good, '{"instruction": "写诗", "output": NaN}', call % '{"度": NaN}', call % '{"度": [-Infinity]}', call % '"{\\"度\\": NaN}"', call % '{"度": [null]}']
+    artifact = made(tmp_path, "\n".join(lines) + "\n")
+    assert kept(artifact) == [[(U, "翻译这句话"), (A, "好的。")], [(U, "热吗"), (A, "")]]
+    assert dropped(artifact) == [("in.jsonl:2", "empty_answer"), *((f"in.jsonl:{n}", "unwritable") for n in (3, 4, 5))]
+    told = json.loads((artifact.path / "report.json").read_text("utf-8"))
+    assert told["ignored_fields"] == {} and [p["detail"] for p in told["problems"]][1:] == ["NaN or Infinity, for which JSON has no number"] * 3
+
+
+def moss(human, answer, command="None"):
+    return {"Human": f"<|Human|>: {human}<eoh>\n", "Inner Thoughts": "<|Inner Thoughts|>: None<eot>\n", "Commands": f"<|Commands|>: {command}<eoc>\n",
+            "Tool Responses": "<|Results|>: None<eor>\n", "MOSS": f"<|MOSS|>: {answer}<eom>\n"}
+
+
+def test_the_turns_of_moss_are_read_by_number_and_its_plugins_refused(tmp_path):
+    chat = {f"turn_{n}": moss(f"问{n}", f"答{n}") for n in (1, 10, 2)}
+    row = {"conversation_id": "7", "meta_instruction": "你是助手。", "num_turns": 3, "chat": chat}
+    asked = [(role, f"{word}{n}") for n in (1, 2, 10) for role, word in ((U, "问"), (A, "答"))]
+    assert record(row) == [("system", "你是助手。"), *asked]
+    assert record({"meta_instruction": "", "chat": json.dumps({"turn_1": moss("问1", "答1"), "turn_2": None, "turn_3": dict.fromkeys(("Human", "MOSS"))})}) == asked[:2]
+    assert record({"chat": {"turn_1": moss("问1", "答1", 'Search("天气")')}}) == ("plugin_call", 'chat.turn_1.Commands: Search("天气")')
+    assert record({"chat": {"turn_1": {"Human": "问"}}}) == ("not_text", "chat.turn_1: expected a turn with Human and MOSS")
+    artifact = made(tmp_path, [row, {"chat": {"turn_1": moss("问", "答", "Solve(1)")}}])
+    assert artifact.manifest["counts"] == {"in": 2, "kept": 1, "dropped": {"plugin_call": 1}} and artifact.manifest["metrics"]["problems"] == 1
+
+
+def test_marks_of_moss_and_baize_are_taken_out_whole(tmp_path):
+    rows = [{"instruction": "<|Human|>: 你好<eoh>\n", "output": "<|MOSS|>: 您好，请讲。<eom>\n"}, {"instruction": "[|Human|]再见", "output": "[|AI|]： 再会。<eot>"},
+            {"instruction": "<|Human|>：几点<eoc>\n<|MOSS|>:", "output": "三点。"}, {"instruction": "问完", "output": "答完。<eom>\n<|Human|>: 再问<eoh>"}]
+    artifact = made(tmp_path, rows, fix=True)
+    assert kept(artifact) == [[(U, "你好"), (A, "您好，请讲。")], [(U, "再见"), (A, "再会。")], [(U, "几点"), (A, "三点。")]]
+    assert dropped(artifact) == [("in.jsonl:4", "marker_inside")]
+    assert found((U, "F# 的 f <| x |> g"), (A, "用 [|1; 2|] 表示数组。")) == []
+
+
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("b.csv", "问,答,答\n甲,乙,丙\n", r"no row is left of 1: bad_header 1; first b.csv:1: bad_header: the header names '答' twice"),
     ("a.json", '[{"问": "甲",\n "答": }]', r"no row is left of 1: bad_json 1; first a.json:1: bad_json: Expecting value: line 2 column 7"),
@@ -340,6 +409,11 @@ def test_personal_numbers_are_checked_by_their_own_digits():
                                   "作为OpenAI的语言模型，我不能", "我是阿里云自主研发的大模型"])
 def test_other_products_as_self(text):
     assert foreign_self(text, "", []) and not foreign_self(text, text, []) and not foreign_self("GPT-4是OpenAI的模型。我用过百度搜索，我是在百度工作的。", "", [])
+    for said in ("我是OpenAI开发的ChatGPT", "作为OpenAI的ChatGPT，我不能", "我是百度的文心一言", "我是ChatGPT的中文版"):
+        assert foreign_self(f"{said}。", "", []).startswith(said[:9]) and not foreign_self(f"{said}。", "", ["ChatGPT", "文心一言"])
+    for said in ("我是通义千问的忠实用户。", "我是ChatGLM用户", "我是OpenAI开发的ChatGPT的用户之一。"):
+        assert foreign_self(said, "", []) == "" and foreign_self(f"{said}\n我是ChatGPT。", "", []) == "我是ChatGPT"
+    assert foreign_self("我是通义千问的用户助手。", "", []) == "我是通义千问"
     assert foreign_self("我是小智", "", []) == "" and foreign_self("我是豆包", "", ["豆包"]) == ""
 
 

@@ -3,6 +3,7 @@ corpus -> the report alone, by the rules of `clean`."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,7 @@ from zhtune.synthesis.linting.page import terminal, write_page
 from zhtune.synthesis.rows import read_rows
 from zhtune.text import writable
 
-STAGE = Stage("lint", version=5, kind="records",
+STAGE = Stage("lint", version=6, kind="records",
               inputs={"records": ("records", "file"), "preferences": ("preferences", "file"), "corpus": ("corpus", "file"),
               "preset": ("file",), "against": ("file", "records", "preferences")})
 _ROUNDS = 3                                                 # a repair may bring another problem to light: <think> without an answer
@@ -218,11 +219,14 @@ def _against(value: dict[str, Any], item: Item, tests: Benchmark) -> Iterator[Pr
 
 
 def _unwritable(value: dict[str, Any]) -> list[Problem]:
-    """What no rule for texts has seen: in an id, a source, the arguments of a call."""
+    """What no rule for texts has seen: in an id, a source, the arguments of a call (where NaN would become null)."""
     try:
-        dumps(value)
+        if b"null" in dumps(value):
+            json.dumps({key: part for key, part in value.items() if key != "source"}, allow_nan=False)
     except TypeError as error:
         return [Problem("unwritable", "", str(error))]
+    except ValueError:
+        return [Problem("unwritable", "", "NaN or Infinity, for which JSON has no number")]
     return []
 
 

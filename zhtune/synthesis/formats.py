@@ -1,8 +1,8 @@
 """Rows of any known format -> records and preference pairs in messages form. A format is recognised by its keys alone.
 
 Records: messages or conversations (role/content or from/value, with tools), Alpaca and its kin (instruction, input, output,
-history), HuaTuo, BELLE and Guanaco (also whole dialogues in one string), pCLUE, prompt/completion, query/response, 问/答.
-Preferences: chosen/rejected as strings, dicts or message lists, with or without the prompt in them, and ranked lists.
+history), HuaTuo, BELLE and Guanaco (also whole dialogues in one string), MOSS, pCLUE, prompt/completion, query/response, 问/答.
+Preferences: chosen/rejected as strings, dicts or message lists, with or without the prompt in them, and ranked or scored lists.
 
 Texts are not changed, and nothing is judged here: a row that cannot be understood is a Refusal, all else is for the rules.
 """
@@ -15,7 +15,7 @@ from itertools import takewhile
 from typing import Any
 
 from zhtune.corpus.tabular import Refusal, Row
-from zhtune.synthesis.messages import ROLES, Odd, Talk, listed, read_messages, read_tools, text_of
+from zhtune.synthesis.messages import ROLES, Odd, Talk, listed, read_messages, read_moss, read_tools, text_of, without_nan
 
 MESSAGES = ("messages", "conversations", "conversation")
 # Question and answer by the names that data sets give them; the first pair that a row has is taken.
@@ -26,7 +26,8 @@ QUESTIONS = tuple(dict.fromkeys(question for question, _ in PAIRS))
 _CHOSEN = (("chosen", "rejected"), ("response_chosen", "response_rejected"))
 _RANKED = ("output", "responses", "answers", "completions")
 _SCORES = ("scores", "score", "ratings", "overall_scores")
-_SYSTEM = ("system", "system_prompt")
+_OWN_SCORES = ("overall_score", "score", "rating")           # of each answer: UltraFeedback
+_SYSTEM = ("system", "system_prompt", "meta_instruction")
 # A speaker's name in front of a turn, where a whole dialogue is one string: BELLE, HuaTuo, Guanaco, OpenAssistant-Guanaco, HH.
 _SPEAKER = re.compile(r"(?:^|\n)[ \t]*(?:###[ ]?)?(Human|Assistant|User|System)[ ]?[:：][ ]?|<(user|bot|human|assistant)>[ ]?[:：][ ]?"
                       r"|###[ ](Human|Assistant)[:：][ ]?")
@@ -67,6 +68,7 @@ class _Fields:
 
 def read_record(row: Row) -> Item | Refusal:
     """The record of a row, or why there is none."""
+    row = row._replace(value=without_nan(row.value))
     fields = _Fields(row.value)
     try:
         found = _record(fields)
@@ -81,15 +83,21 @@ def read_record(row: Row) -> Item | Refusal:
 
 def read_pairs(row: Row) -> list[Item | Refusal]:
     """The preference pairs of a row (several where it ranks more than two answers), or why there are none."""
+    row = row._replace(value=without_nan(row.value))
     fields = _Fields(row.value)
     try:
         form, prompt, pairs = _preference(fields)
         tools = read_tools(fields.get("tools") or fields.get("functions"))
-        split = [_without_prompt(prompt, chosen, rejected) for chosen, rejected in pairs]
-        return [_item(row, form, {"prompt": [*shared.messages], "chosen": chosen.messages, "rejected": rejected.messages, **tools},
-                      {"prompt": shared.fields, "chosen": chosen.fields, "rejected": rejected.fields}, fields,
-                      f"#{n}" if len(split) > 1 else "")
-                for n, (shared, chosen, rejected) in enumerate(split, 1)]
+        made: list[Item | Refusal] = []
+        for n, (good, bad) in enumerate(pairs, 1):
+            pair = f"#{n}" if len(pairs) > 1 else ""
+            if bad is None:
+                made.append(Refusal("equal_scores", row.where + pair, f"{form}: scored like the best answer"))
+                continue
+            asked, chosen, rejected = _without_prompt(prompt, good, bad)
+            made.append(_item(row, form, {"prompt": asked.messages, "chosen": chosen.messages, "rejected": rejected.messages, **tools},
+                              {"prompt": asked.fields, "chosen": chosen.fields, "rejected": rejected.fields}, fields, pair))
+        return made
     except Odd as odd:
         return [Refusal(odd.reason, row.where, odd.said())]
 
@@ -113,6 +121,8 @@ def _record(fields: _Fields) -> tuple[str, Talk] | None:
         talk = read_messages(fields.get(key), key)
         return key, _with_system(fields, talk)
     pair = _pair(fields.row)
+    if pair is None and isinstance(listed(fields.row.get("chat")), dict):
+        return "chat", _with_system(fields, read_moss(fields.get("chat"), "chat"))
     if pair is None:
         talk = _dialogue(fields.text("text"), "text") if isinstance(fields.row.get("text"), str) else None
         return ("text", talk) if talk else None
@@ -143,7 +153,7 @@ def _question(fields: _Fields, key: str) -> Talk:
         text, place = (f"{text}\n{fields.text(more)}", f"{key}+{more}") if text.strip() else (fields.text(more), more)
     talk = _dialogue(text, place) or Talk.of("user", text, place)
     if talk.messages and talk.messages[-1]["role"] == "assistant" and not talk.messages[-1]["content"].strip():
-        talk = Talk(talk.messages[:-1], talk.fields[:-1])   # "Assistant:" at the end only asks for the answer
+        talk = talk.cut(0, -1)                              # "Assistant:" at the end only asks for the answer
     return _with_system(fields, _history(fields) + talk)
 
 
@@ -185,7 +195,8 @@ def _dialogue(text: str, place: str) -> Talk | None:
 
 # Preferences.
 
-def _preference(fields: _Fields) -> tuple[str, Talk, list[tuple[Talk, Talk]]]:
+def _preference(fields: _Fields) -> tuple[str, Talk, list[tuple[Talk, Talk | None]]]:
+    """The form, the prompt, and the pairs; without a rejected answer where it is as good as the chosen one."""
     keys = next(((good, bad) for good, bad in _CHOSEN if good in fields.row and bad in fields.row), None)
     key = fields.first(MESSAGES)
     if keys is not None:
@@ -193,15 +204,16 @@ def _preference(fields: _Fields) -> tuple[str, Talk, list[tuple[Talk, Talk]]]:
         return "/".join(keys), _prompt(fields, key), [(c, r) for c in good for r in bad]
     if key is not None and "rejected_response" in fields.row:
         talk = read_messages(fields.get(key), key)
-        chosen, rejected = Talk(talk.messages[-1:], talk.fields[-1:]), _answers(fields.get("rejected_response"), "rejected_response")
-        return f"{key}/rejected_response", _with_system(fields, Talk(talk.messages[:-1], talk.fields[:-1])), [(chosen, r) for r in rejected]
+        rejected = _answers(fields.get("rejected_response"), "rejected_response")
+        return f"{key}/rejected_response", _with_system(fields, talk.cut(0, -1)), [(talk.cut(-1), r) for r in rejected]
     ranked = next((name for name in _RANKED if isinstance(fields.row.get(name), list)), None)
     if ranked is None:
         raise Odd("unknown_keys", "", f"no chosen and rejected answers; keys: {', '.join(map(str, fields.row)) or 'none'}")
     answers = _ranked(fields, ranked)
     if len(answers) < 2:
         raise Odd("one_answer", ranked, f"{len(answers)} answers: there is nothing to prefer")
-    return f"ranked {ranked}", _prompt(fields, key), [(answers[0], other) for other in answers[1:]]
+    (top, best), *others = answers
+    return f"ranked {ranked}", _prompt(fields, key), [(best, other if score < top else None) for score, other in others]
 
 
 def _prompt(fields: _Fields, key: str | None) -> Talk:
@@ -211,15 +223,17 @@ def _prompt(fields: _Fields, key: str | None) -> Talk:
     return _with_system(fields, Talk()) if question is None else _question(fields, question)
 
 
-def _ranked(fields: _Fields, key: str) -> list[Talk]:
-    """Answers, best first: in the order given, or by their scores (equal scores keep the order)."""
-    answers = [_answers(value, f"{key}[{i}]")[0] for i, value in enumerate(fields.get(key))]
-    scores = fields.get(fields.first(_SCORES) or _SCORES[0])
+def _ranked(fields: _Fields, key: str) -> list[tuple[float, Talk]]:
+    """Answers with their scores, best first: in the order given, or by the scores (equal ones keep the order)."""
+    given = fields.get(key)
+    answers = [_answers(value, f"{key}[{i}]")[0] for i, value in enumerate(given)]
+    own = next((name for name in _OWN_SCORES if any(isinstance(value, dict) and value.get(name) is not None for value in given)), None)
+    scores = [isinstance(value, dict) and value.get(own) for value in given] if own else fields.get(fields.first(_SCORES) or _SCORES[0])
     if scores is None:
-        return answers
-    if not isinstance(scores, list) or len(scores) != len(answers) or not all(isinstance(s, int | float) for s in scores):
+        return [(-i, answer) for i, answer in enumerate(answers)]
+    if not isinstance(scores, list) or len(scores) != len(answers) or not all(type(s) in (int, float) and s == s for s in scores):
         raise Odd("not_text", key, "its scores are not one number an answer")
-    return [answer for _, answer in sorted(zip(scores, answers, strict=True), key=lambda pair: -pair[0])]
+    return sorted(zip(scores, answers, strict=True), key=lambda pair: -pair[0])
 
 
 def _answers(value: Any, key: str) -> list[Talk]:
@@ -230,7 +244,7 @@ def _answers(value: Any, key: str) -> list[Talk]:
     if isinstance(value, dict):
         if "role" in value or "from" in value:
             return [read_messages([value], key)]
-        inner = next((value[name] for name in ("content", "text", "value") if name in value), None)
+        inner = next((value[name] for name in ("content", "text", "value", "response") if name in value), None)
         return [Talk.of("assistant", text_of(inner, key), key)]
     if isinstance(value, list) and value:
         return [Talk.of("assistant", text_of(one, f"{key}[{i}]"), f"{key}[{i}]") for i, one in enumerate(value)]
@@ -240,23 +254,33 @@ def _answers(value: Any, key: str) -> list[Talk]:
 
 
 def _without_prompt(prompt: Talk, chosen: Talk, rejected: Talk) -> tuple[Talk, Talk, Talk]:
-    """The prompt, and the answers without it, where they repeat it or are the only ones to hold it."""
-    if not prompt.messages or all(message["role"] == "system" for message in prompt.messages):
-        both = zip(chosen.messages, rejected.messages)
-        same = len(list(takewhile(lambda pair: pair[0] == pair[1], both)))
-        length = min(same, len(chosen.messages) - 1, len(rejected.messages) - 1)
-        if length < 1:
-            raise Odd("no_prompt", "prompt", "chosen and rejected have no prompt, and no beginning in common")
-        prompt = prompt + Talk(chosen.messages[:length], chosen.fields[:length])
-        return prompt, Talk(chosen.messages[length:], chosen.fields[length:]), Talk(rejected.messages[length:], rejected.fields[length:])
+    """The prompt without the chosen answer, and the answers without the prompt, where one holds the other.
+
+    What the answers have in common at their beginning is the prompt where there is none beside its system text, or where it
+    begins as the prompt does and ends no sooner than its last question: UltraFeedback binarized gives all of the chosen talk.
+    """
+    same = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(chosen.messages, rejected.messages))))
+    length = min(same, len(chosen.messages) - 1, len(rejected.messages) - 1)
+    if length > 0 and prompt.messages[-length:] == chosen.messages[:length]:
+        return prompt, chosen.cut(length), rejected.cut(length)
+    system = len(list(takewhile(lambda message: message["role"] == "system", prompt.messages)))
+    if chosen.messages[:system] == prompt.messages[:system]:
+        system = 0                                          # the answers hold it too
+    rest = prompt.messages[system:]
+    ends = len(rest) <= length or rest[-1]["role"] == "assistant"
+    if length > 0 and ends and all(a == b for a, b in zip(rest, chosen.messages[:length])):
+        return prompt.cut(0, system) + chosen.cut(0, length), chosen.cut(length), rejected.cut(length)
+    if not any(message["role"] != "system" for message in prompt.messages):
+        raise Odd("no_prompt", "prompt", "chosen and rejected have no prompt, and no beginning in common")
+    before = len(prompt.messages) - len(chosen.messages)
+    if before > 0 and prompt.messages[before:] == chosen.messages:
+        prompt = prompt.cut(0, before)
     return prompt, _beyond(prompt, chosen), _beyond(prompt, rejected)
 
 
 def _beyond(prompt: Talk, answer: Talk) -> Talk:
     count = len(prompt.messages)
-    if len(answer.messages) > count and answer.messages[:count] == prompt.messages:
-        return Talk(answer.messages[count:], answer.fields[count:])
-    return answer
+    return answer.cut(count) if len(answer.messages) > count and answer.messages[:count] == prompt.messages else answer
 
 
 def _cell(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Lists of messages in the two ways they are written (role/content, from/value) -> messages of zhtune, with their tools.
+"""Lists of messages in the two ways they are written (role/content, from/value), and MOSS's turns -> messages of zhtune, with their tools.
 
 Knows nothing of whole rows (zhtune/synthesis/formats.py) and judges nothing: arguments that are no JSON stay the string
 that they are.
@@ -7,6 +7,7 @@ that they are.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ ROLES = {"system": "system", "developer": "system", "user": "user", "human": "us
          "tool_call": "assistant", "observation": "tool", "tool": "tool", "function": "tool", "tool_response": "tool"}
 _CALLS = ("function_call", "tool_call")
 _KEPT = ("name", "tool_call_id")
+_MOSS = re.compile(r"\A\s*<\|[A-Za-z ]+\|>[:：]?[ ]?|\s*<eo[a-z]>\s*\Z")   # <|Human|>: … <eoh>
 
 
 class Odd(Exception):
@@ -44,20 +46,28 @@ class Talk:
     def __add__(self, other: Talk) -> Talk:
         return Talk(self.messages + other.messages, self.fields + other.fields)
 
+    def cut(self, start: int, end: int | None = None) -> Talk:
+        return Talk(self.messages[start:end], self.fields[start:end])
+
 
 def text_of(value: Any, place: str) -> str:
-    """A field's text: a string as it is, a number as JSON writes it, null as nothing.
+    """A field's text: a string as it is, a number as JSON writes it, null and NaN (a table's empty cell) as nothing.
 
     Raises:
-        Odd: a list, an object, a truth value.
+        Odd: a list, an object, a truth value, infinity.
     """
     if isinstance(value, str):
         return value
-    if value is None:
+    if value is None or value != value:
         return ""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) != float("inf"):
         return json.dumps(value)
-    raise Odd("not_text", place, f"expected text, found {type(value).__name__}")
+    raise Odd("not_text", place, f"expected text, found {value if isinstance(value, float) else type(value).__name__}")
+
+
+def without_nan(fields: dict[str, Any]) -> dict[str, Any]:
+    """The same with null for each field that is NaN."""
+    return {key: value if value == value else None for key, value in fields.items()}
 
 
 def listed(value: Any) -> Any:
@@ -94,7 +104,29 @@ def read_messages(value: Any, key: str) -> Talk:
     return talk
 
 
+def read_moss(value: Any, key: str) -> Talk:
+    """The turns of moss-003-sft, {"turn_1": {"Human", "Inner Thoughts", "Commands", "Tool Responses", "MOSS"}, …}, by their number.
+
+    Raises:
+        Odd: a turn without words of both, or one that uses a plugin.
+    """
+    talk, chat = Talk(), listed(value)
+    for name in sorted(chat, key=lambda name: int(re.sub("[^0-9]", "", name) or 0)):
+        turn, place = chat[name], f"{key}.{name}"
+        if turn is None or (isinstance(turn, dict) and not any(turn.values())):       # parquet: a turn of other rows
+            continue
+        if not isinstance(turn, dict) or not {"Human", "MOSS"} <= set(turn):
+            raise Odd("not_text", place, "expected a turn with Human and MOSS")
+        said = {part: _MOSS.sub("", text_of(words, f"{place}.{part}")) for part, words in turn.items()}
+        for part, words in said.items():
+            if part not in ("Human", "MOSS") and words.strip() not in ("", "None"):
+                raise Odd("plugin_call", f"{place}.{part}", words[:80])
+        talk += Talk.of("user", said["Human"], f"{place}.Human") + Talk.of("assistant", said["MOSS"], f"{place}.MOSS")
+    return talk
+
+
 def _message(message: dict[str, Any], place: str) -> Talk:
+    message = without_nan(message)
     speaker = message.get("role", message.get("from"))
     role = ROLES.get(str(speaker).strip().lower())
     if role is None:

@@ -48,6 +48,8 @@ CURES = {
     "bad_tools": Cure("refuse", "工具定义不是带名字的 JSON 列表", "the tools are no JSON list of named functions"),
     "no_prompt": Cure("refuse", "偏好对没有问题", "a pair without a prompt"),
     "one_answer": Cure("refuse", "只有一个回答，无从比较", "a single answer: nothing to prefer"),
+    "equal_scores": Cure("refuse", "分数与最好的回答相同，无从比较", "scored like the best answer: nothing to prefer"),
+    "plugin_call": Cure("refuse", "MOSS 的一轮用了插件；这种调用不读", "a turn of MOSS that uses a plugin: such calls are not read"),
     # Nothing to train on.
     "empty_record": Cure("refuse", "一轮也没有", "it has no turn at all"),
     "empty_question": Cure("refuse", "问题为空", "the question is empty"),
@@ -57,8 +59,8 @@ CURES = {
     "same_answers": Cure("refuse", "chosen 与 rejected 相同", "chosen and rejected are the same"),
     "half_character": Cure("refuse", "半个字符（孤立的代理码位），写不成 UTF-8；从来源重新导出",
                            "half a character, which UTF-8 cannot write: export it again"),
-    "unwritable": Cure("refuse", "文本之外有写不成 JSON 的值（半个字符、超过 64 位的整数）",
-                       "a value beside the texts that JSON cannot write: half a character, an integer beyond 64 bits"),
+    "unwritable": Cure("refuse", "文本之外有写不成 JSON 的值（半个字符、超过 64 位的整数、工具参数里的 NaN 和 Infinity）",
+                       "a value beside the texts that JSON cannot write: half a character, an integer beyond 64 bits, NaN or Infinity in arguments"),
     # Encoding.
     "mojibake": Cure("repair", "编码读错了，能原样还原", "read in a wrong encoding; it can be read back exactly"),
     "garbled": Cure("drop", "编码读错了，且已有损失；从来源重新导出", "read in a wrong encoding, with losses: export it again"),

@@ -21,8 +21,9 @@ _ECHO = 6                                                   # a shorter answer m
 _HALF = re.compile("[\ud800-\udfff]")
 _PRIVATE = re.compile("[\ue000-\uf8ff]")
 INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\u2060\ufeff]")
-_TOKEN = (r"<[|｜](?:im_start|start_header_id)[|｜]>[ ]?(?:system|user|assistant)?\n?|<[|｜][A-Za-z_▁]{2,30}[|｜]>|\[/?INST\]|<</?SYS>>|\[gMASK\]"
-          r"|<(?:sop|eop|bos|eos|pad|unk|start_of_turn|end_of_turn)>")
+_TOKEN = (r"<[|｜](?:im_start|start_header_id)[|｜]>[ ]?(?:system|user|assistant)?\n?"
+          r"|(?:<[|｜][A-Za-z_▁]{2,30}(?:[ ][A-Za-z]{2,30})?[|｜]>|\[\|(?:Human|AI|MOSS)\|\])(?:[ ]?[:：])?"    # <|Human|>: and [|AI|] too
+          r"|\[/?INST\]|<</?SYS>>|\[gMASK\]|<(?:sop|eo[achmprst]|bos|pad|unk|start_of_turn|end_of_turn)>")
 _HEADER = r"#{2,3}[ ]?(?:Response|Instruction|Input|Human|Assistant|回答|指令|输入)[ ]?[:：]"
 _ANSWERER = r"(?:Assistant|AI|答|助手)[ ]?[:：]"
 _ASKER = r"(?:Human|User|问|用户)[ ]?[:：]"
