@@ -244,6 +244,17 @@ def test_rows_that_differ_in_thought_or_tools_are_no_duplicates(tmp_path):
     assert made(tmp_path, rows, out="t", fix=True).manifest["counts"]["dropped"] == {"duplicate": 1}
 
 
+def test_personal_data_stays_where_it_is_what_the_answers_state(tmp_path):
+    given = [{"instruction": "城东支行的电话？\u200b", "output": "城东支行的电话是0571-88001000。"},
+             {"instruction": "客服？", "output": "<think>查</think>客服手机13812345678。"}]
+    for way, said in (("mask", ["城东支行的电话是【电话】。", "客服手机【手机号】。"]), ("keep", ["城东支行的电话是0571-88001000。", "客服手机13812345678。"])):
+        artifact = made(tmp_path, given, fix=True, personal=way, out=way)
+        assert kept(artifact) == [[(U, "城东支行的电话？"), (A, said[0])], [(U, "客服？"), (A, said[1])]]
+        found = json.loads((artifact.path / "report.json").read_text("utf-8"))["by_name"]
+        assert [found[name]["repaired"] for name in ("landline", "mobile_phone")] == ([1, 1] if way == "mask" else [0, 0])
+        assert [found[name]["found"] for name in ("landline", "mobile_phone", "invisible", "thinking")] == [1, 1, 1, 1]
+
+
 def test_personal_data_of_a_rejected_answer_is_masked_too(tmp_path):
     artifact = made(tmp_path, [{"prompt": "怎么联系？", "chosen": "打总机。", "rejected": "加微信号：abc12345"}], preferences=True, fix=True)
     assert [row["rejected"][0]["content"] for _, row in read_preferences(artifact.path / "preferences.jsonl")] == ["加微信号：【账号】"]

@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, Work, build
 from zhtune.config import StageConfig
 from zhtune.corpus import clean_page
 from zhtune.corpus.contamination import Benchmark
+from zhtune.corpus.pii import MASKS
 from zhtune.corpus.tabular import Refusal
 from zhtune.errors import ConfigError, DataError
 from zhtune.log import logger, progress
@@ -56,6 +57,8 @@ class LintConfig(StageConfig):
     """Test and benchmark files: rows that hold their questions, or 13 words (characters) of them, are reported"""
     fix: bool = False
     """Repair what has one right repair, drop what has none; off, such rows are kept and reported"""
+    personal: Literal["mask", "keep"] = "mask"
+    """What --fix does with personal data; keep it where the answers are to state it, such as a branch's telephone number"""
     near: float = 0.9
     """Rows whose question and answer are more like an earlier row's than this (ROUGE-L of words, 0 to 1) are reported, and documents
     of --corpus that are so near to a longer one (Jaccard of 5-grams); 0 for none"""
@@ -183,13 +186,14 @@ def _settle(item: Item, config: LintConfig, findings: Findings) -> tuple[dict[st
         problems += _unwritable(value)
     findings.note(item.where, problems)
     repaired: set[str] = set()
+    stay = MASKS.keys() if config.personal == "keep" else set()
     for _ in range(_ROUNDS if config.fix else 0):
-        names = {p.name for p in problems}
+        names = {p.name for p in problems} - stay
         if not any(CURES[name].cure == "repair" for name in names) or any(_drops(name, True) for name in names):
             break
-        value, fields = mend(value, problems), {}
+        value, fields = mend(value, [p for p in problems if p.name in names]), {}
         left = check(value, fields, config.own_names)
-        findings.note(item.where, [p for p in left if p.name not in names])
+        findings.note(item.where, [p for p in left if p.name not in names | stay])
         repaired |= names - {p.name for p in left}
         problems = left
     if config.fix:                                          # what a repair has not cured has none
