@@ -1,12 +1,13 @@
 """What becomes of records before a model sees them: sources by weight, held-out questions, cutting, packing. No torch."""
 
 import json
+import re
 
 import pytest
 from shared_cases import CASES, make
 
-from zhtune.errors import ConfigError
-from zhtune.records import read_jsonl, write_jsonl
+from zhtune.errors import ConfigError, DataError
+from zhtune.records import read_jsonl, read_preferences, read_records, write_jsonl
 from zhtune.templates.encode import ChatEncoder
 from zhtune.train.cutting import cut
 from zhtune.train.mixing import held_out, leaks, questions, weighted
@@ -50,6 +51,18 @@ def test_equal_questions_are_on_one_side_and_growth_moves_none():
     out = held_out(asked, 0.2, seed=0)
     assert out[:40] == out[40:] and 3 <= sum(out[:40]) <= 14
     assert held_out([*asked, ["新"]], 0.2, seed=0)[:80] == out and held_out(asked, 0.0, 0) == [False] * 80
+
+
+@pytest.mark.parametrize(("reader", "text", "message"), [
+    (read_records, '[{"instruction": "甲"}]', "expected a JSON object, found list; zhtune lint --records FILE --out FOLDER makes records of"),
+    (read_records, '{"instruction": "甲", "output": "乙"}', "has no 'messages', only instruction, output; zhtune lint --records FILE"),
+    (read_records, '[\n{}]', "not valid JSON (unexpected end of data: line 2 column 1 (char 2)); zhtune lint --records FILE"),
+    (read_preferences, '{"prompt": [], "chosen": "乙"}', "has no 'rejected', only prompt, chosen; zhtune lint --preferences FILE"),
+])
+def test_data_in_another_format_is_told_the_way(tmp_path, reader, text, message):
+    (tmp_path / "a.jsonl").write_text(text, "utf-8")
+    with pytest.raises(DataError, match=re.escape(f"a.jsonl:1: {message}")):
+        list(reader(tmp_path / "a.jsonl"))
 
 
 def test_a_question_that_training_sees_in_any_turn_leaks():

@@ -19,6 +19,7 @@ def configure(level: int = logging.INFO) -> None:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)      # would have everybody install a package for processors
     logger.setLevel(level)
     logger.propagate = False
 

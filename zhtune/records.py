@@ -54,8 +54,8 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     os.replace(temporary, path)
 
 
-def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield `(line number, object)`; blank lines are skipped.
+def read_jsonl(path: str | os.PathLike[str], otherwise: str = "") -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield `(line number, object)`; blank lines are skipped. `otherwise` says in an error what to do with a file of another kind.
 
     Raises:
         DataError: the file cannot be read, a line is not UTF-8 JSON or not an object.
@@ -65,19 +65,19 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, An
             for number, line in enumerate(file, 1):        # a binary file is split at LF only
                 if line.isspace():
                     continue
-                yield number, parse_object(line, path, number)
+                yield number, parse_object(line, path, number, otherwise)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", path) from error
 
 
-def parse_object(line: bytes, path: str | os.PathLike[str], number: int) -> dict[str, Any]:
+def parse_object(line: bytes, path: str | os.PathLike[str], number: int, otherwise: str = "") -> dict[str, Any]:
     """One line of a JSON Lines file as a dict, or a DataError with file:line."""
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise DataError(f"not valid JSON ({error})", os.fspath(path), number) from error
+        raise DataError(f"not valid JSON ({error}){otherwise}", os.fspath(path), number) from error
     if not isinstance(value, dict):
-        raise DataError(f"expected a JSON object, found {type(value).__name__}", os.fspath(path), number)
+        raise DataError(f"expected a JSON object, found {type(value).__name__}{otherwise}", os.fspath(path), number)
     return value
 
 
@@ -95,14 +95,23 @@ def check_messages(value: Any, path: str | os.PathLike[str], number: int, key: s
 
 def read_records(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield `(line number, record)` of `{"messages": […], "source": {…}}` lines, checked."""
-    for number, row in read_jsonl(path):
-        check_messages(row.get("messages"), path, number)
+    for number, row in _rows_with(("messages",), path, "records"):
+        check_messages(row["messages"], path, number)
         yield number, row
 
 
 def read_preferences(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield `(line number, preference)` of `{"prompt": […], "chosen": […], "rejected": […]}` lines, checked."""
-    for number, row in read_jsonl(path):
-        for key in ("prompt", "chosen", "rejected"):
-            check_messages(row.get(key), path, number, key)
+    keys = ("prompt", "chosen", "rejected")
+    for number, row in _rows_with(keys, path, "preferences"):
+        for key in keys:
+            check_messages(row[key], path, number, key)
+        yield number, row
+
+
+def _rows_with(keys: tuple[str, ...], path: str | os.PathLike[str], kind: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    otherwise = f"; zhtune lint --{kind} FILE --out FOLDER makes {kind} of a file in another format"
+    for number, row in read_jsonl(path, otherwise):
+        if missing := [key for key in keys if key not in row]:
+            raise DataError(f"has no {missing[0]!r}, only {', '.join(row) or 'nothing'}{otherwise}", os.fspath(path), number)
         yield number, row
