@@ -18,7 +18,7 @@ from zhtune.stages.kg_instruct import KgInstructConfig, kg_instruct
 from zhtune.stages.prefer import PreferConfig, prefer
 from zhtune.synthesis.flaws import flawed_pairs
 from zhtune.synthesis.instruct import choose_heads, read_taught, rows_of
-from zhtune.synthesis.questions import heldout_questions
+from zhtune.synthesis.questions import heldout_questions, recorded_questions, score
 from zhtune.synthesis.splits import leaks
 from zhtune.synthesis.tasks import MAKERS, read_wordings, task_jobs
 
@@ -207,9 +207,27 @@ def test_pairs_and_questions_know_what_is_held_out(tmp_path):
     assert set(taught.facts(Graph.open(graph_at))) == said and {head for head, _ in said} == set(taught.heads)
     asked = heldout_questions(Graph.open(graph_at), taught.heads, "near", 0, 0, taught.heldout_facts)
     assert asked and {(q.head, q.relation) for q in asked} <= said
+    # the held-out records are asked as splits of their own: a right answer is exact, another is not
+    graph = Graph.open(graph_at)
+    questions = recorded_questions(graph, heldout, 9, 0)
+    own = [q for q in questions if q.wording == "one_hop"]
+    assert {q.split for q in questions} == {"entity", "triple"} and len(questions) == 18 and own and all(q.head in q.text for q in own)
+    right = {row["messages"][0]["content"]: row["messages"][-1]["content"] for row in heldout}
+    assert all(score(right[q.text], q, graph).exact and not score("不清楚。", q, graph).exact for q in questions)
     # what mixes held-out things with others stands in dropped.jsonl
     mixed = Counter(row["reason"] for _, row in read_jsonl(records.path / "dropped.jsonl"))
     assert mixed == {k: n for k, n in records.manifest["counts"]["dropped"].items() if not k.startswith("heldout_")} and mixed["mixes_heldout_triple"]
+
+
+def test_joined_facts_are_judged_by_their_names(toy_graph):
+    graph = Graph.open(toy_graph.path)
+    [row] = made(toy_graph, "multi_hop", 1)
+    [question] = recorded_questions(graph, [{**row, "source": {**row["source"], "split": "composition"}}], 5, 0)
+    first, *rest = (graph.by_id[i] for i in row["source"]["triples"])
+    assert (question.relation, question.split, set(question.expected)) == ("multi_hop", "composition", {first.head, *(t.tail for t in rest)})
+    verdict = score(f"那就是{first.head}，答案：{'和'.join(t.tail for t in rest)}！", question, graph)
+    assert verdict.exact and not score(f"{first.head}，{rest[0].tail}，还有白粥和雪梨和绿茶", question, graph).exact
+    assert recorded_questions(graph, [{**row, "source": {**row["source"], "split": "composition", "task": "consultation"}}], 5, 0) == []
 
 
 def test_a_leak_is_seen(toy_graph):

@@ -120,7 +120,7 @@ def _facts(sheet: Page, figures: dict[str, Any]) -> None:
         return
     sheet.section("事实准确率", "Fact accuracy")
     sheet.text("问题用训练中从未出现的问法；答案的实体集合完全一致才算对。"
-               "near 是常见问法，far 是用词迥异的问法，unknown 问的是没有教过的实体（看是否拒答）。",
+               "near 是常见问法，far 是用词迥异的问法，unknown 问的是没有教过的实体（看是否拒答），triple、entity、composition 是留出的记录。",
                "Questions use wordings never seen in training; an answer counts when its entity set is exactly right.")
     sheet.table([("评测", "evaluation"), ("问法", "split"), ("准确率", "exact"), ("95% 区间", "interval"), "n", ("多数答案", "majority"),
                  ("拒答率", "refusals")],

@@ -15,12 +15,12 @@ from zhtune.evaluation import facts
 from zhtune.graph.graph import Graph
 from zhtune.models.engine import Engine, Sampling
 from zhtune.models.open import open_engine
-from zhtune.records import write_json, write_jsonl
+from zhtune.records import read_records, write_json, write_jsonl
 from zhtune.references import MODEL_KINDS
 from zhtune.synthesis.instruct import Taught, read_taught
-from zhtune.synthesis.questions import Question, heldout_questions
+from zhtune.synthesis.questions import Question, heldout_questions, recorded_questions
 
-STAGE = Stage("evaluate", version=3, kind="report",
+STAGE = Stage("evaluate", version=4, kind="report",
               inputs={"model": MODEL_KINDS, "graph": ("graph",), "records": ("records",), "corpus": ("corpus", "file")})
 _SAMPLES = 10
 
@@ -41,6 +41,9 @@ class EvaluateConfig(StageConfig):
     """Questions of each split (near, far), balanced over wordings; 0 asks every fact on every wording"""
     unknown: int = 100
     """Questions about heads that were not taught"""
+    heldout: int = 100
+    """Questions of each split in the records' heldout.jsonl: triple and entity show what is made up about what was never taught,
+    composition whether taught facts are joined"""
     windows: int = 50
     """Windows of 200 characters for bits per character"""
     max_tokens: int = 64
@@ -57,7 +60,7 @@ def evaluate(config: EvaluateConfig) -> Artifact:
     """Write figures.json and answers.jsonl (every question, answer and verdict).
 
     Raises:
-        DataError: the graph has no held-out wordings, or the corpus no held-out text.
+        DataError: there are no held-out wordings or records, or the corpus no held-out text.
     """
     return build(STAGE, config, lambda work: _write(work, config))
 
@@ -84,13 +87,17 @@ def _write(work: Work, config: EvaluateConfig) -> None:
 def _questions(work: Work, config: EvaluateConfig) -> tuple[list[Question], Graph]:
     path = work.sources["graph"].path
     graph = Graph.open(path)
-    if not graph.heldout:
-        raise DataError("the graph has no held-out wordings (heldout.yaml): it cannot be asked", path)
+    apart = work.sources["records"].path / "heldout.jsonl" if config.records and config.heldout else None
+    rows = [row for _, row in read_records(apart)] if apart and apart.exists() else []
+    if not graph.heldout and not rows:
+        raise DataError("has no held-out wordings (heldout.yaml), and there are no held-out records (kg-instruct --holdout, evaluate --records): "
+                        "there is nothing to ask", path)
     taught = read_taught(work.sources["records"].path, graph) if config.records else Taught(graph.heads)
     questions = [q for split in ("near", "far")
                  for q in heldout_questions(graph, taught.heads, split, config.questions, config.seed, taught.heldout_facts)]
     if taught.unknown_eval and config.unknown:
         questions += heldout_questions(graph, taught.unknown_eval, "unknown", config.unknown, config.seed)
+    questions += recorded_questions(graph, rows, config.heldout, config.seed)
     return questions, graph
 
 

@@ -8,10 +8,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from zhtune.graph.graph import Graph
 from zhtune.graph.ontology import fill
 from zhtune.synthesis.instruct import LIST_MARK
+
+_SETS = ("one_hop", "inverse", "common", "difference", "multi_hop")     # tasks whose answer is a set of names
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Question:
     expected: tuple[str, ...]
     """Tails of the fact; empty for a head that was not taught"""
     split: str
-    """near, far (held-out wordings) or unknown (a head that was not taught)"""
+    """near, far (held-out wordings), unknown (a head that was not taught); triple, entity, composition (held-out records)"""
     wording: str
 
 
@@ -66,16 +69,51 @@ def heldout_questions(graph: Graph, heads: list[str], split: str, most: int, see
     return taken[:most or len(taken)]
 
 
+def recorded_questions(graph: Graph, rows: list[dict[str, Any]], most: int, seed: int) -> list[Question]:
+    """Held-out records of kg-instruct as questions, of each split a seeded sample: those that are answered by a set of names.
+
+    A fact's own question is judged by its tails; any other by the graph's names in its answer that are none of the question's.
+
+    Args:
+        rows: of heldout.jsonl.
+        most: of each split.
+        seed: of the sample.
+    """
+    names, splits = list(graph.types), {}
+    for number, row in enumerate(rows):
+        task, split = row["source"]["task"], row["source"]["split"]
+        if task in _SETS:
+            splits.setdefault(split, []).append((f"{split}:{number}", row["messages"][0]["content"], row["messages"][-1]["content"], row["source"]))
+    found = []
+    for split in sorted(splits):
+        random.Random(f"{seed}:{split}").shuffle(splits[split])
+        for name, asked, said, source in splits[split][:most]:
+            fact = graph.by_id[source["triples"][0]]
+            own = source["task"] == "one_hop"
+            expected = graph.tails(fact.head, fact.relation) if own else _others(said, asked, names)
+            found.append(Question(name, asked, fact.head if own else "", fact.relation if own else source["task"], tuple(expected), split,
+                                  source["task"]))
+    return found
+
+
+def _others(answer: str, question: str, names: list[str]) -> tuple[str, ...]:
+    asked = set(mentioned(question, names))
+    return tuple(name for name in mentioned(answer, names) if name not in asked)
+
+
 def score(answer: str, question: Question, graph: Graph) -> Verdict:
     """Judge an answer.
 
-    If it has the form in which the relation is said, its list must be the expected set (an invented item makes it wrong).
-    Otherwise the entities of the relation's tail types that it mentions, longest match first, must be that set.
+    A question that is none of one fact is answered by exactly the expected names, those of the question aside.
+    Otherwise, if it has the form in which the relation is said, its list must be the expected set (an invented item makes it wrong).
+    If not, the entities of the relation's tail types that it mentions, longest match first, must be that set.
     """
-    relation = graph.ontology.relations[question.relation]
+    relation = graph.ontology.relations.get(question.relation)
     refused = any(_form(text).search(answer) for text in graph.ontology.refuse)
-    match = _form(relation.say).search(answer.strip())
-    if match:
+    match = relation and _form(relation.say).search(answer.strip())
+    if relation is None:
+        found, named = _others(answer, question.text, list(graph.types)), True
+    elif match:
         found = _items(match["ts"], question.expected)
         named = match["h"] == question.head
     else:
