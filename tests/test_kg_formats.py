@@ -1,5 +1,6 @@
 """Every kind of graph that `kg` reads: one graph in many encodings, drafts, and what is refused. Real files: test_kg_real.py."""
 
+import io
 import json
 import random
 import re
@@ -9,6 +10,7 @@ from xml.sax.saxutils import escape
 import pytest
 import yaml
 
+from zhtune.corpus.sheets import read_sheets
 from zhtune.errors import DataError
 from zhtune.graph.draft import draft_attribute, draft_ontology
 from zhtune.graph.export import to_networkx
@@ -50,13 +52,16 @@ def report(made):
     return json.loads((made.path / "report.json").read_text("utf-8"))
 
 
-def write_xlsx(path, sheets):
-    """A spreadsheet of {name: rows}; a str is a text cell, a number a number, ("date", n) a day since 1899-12-30."""
+FORMATS = {"date": 14, "percent": 10, "whole": 9, "code": 164, "money": 165}
+
+
+def write_xlsx(path, sheets, merged=()):
+    """A spreadsheet of {name: rows}; a str is a text cell, a number a number, ("date", n) a day since 1899-12-30, (key of FORMATS, n) a number; C2:C4 in `merged`."""
     def cell(value):
         if value is None:
             return "<c/>"
         if isinstance(value, tuple):
-            return f'<c s="1"><v>{value[1]}</v></c>'
+            return f'<c s="{[*FORMATS].index(value[0]) + 1}"><v>{value[1]}</v></c>'
         if isinstance(value, bool):
             return f'<c t="b"><v>{int(value)}</v></c>'
         if isinstance(value, str):
@@ -75,10 +80,13 @@ def write_xlsx(path, sheets):
         book.writestr("xl/_rels/workbook.xml.rels", f'<Relationships xmlns="{package}/relationships">'
                       + "".join(f'<Relationship Id="r{i}" Type="{office}/worksheet" Target="worksheets/s{i}.xml"/>' for i, _ in numbered)
                       + f'<Relationship Id="r0" Type="{office}/styles" Target="styles.xml"/></Relationships>')
-        book.writestr("xl/styles.xml", f'<styleSheet xmlns="{main}"><cellXfs><xf numFmtId="0"/><xf numFmtId="14" applyNumberFormat="1"/></cellXfs></styleSheet>')
+        book.writestr("xl/styles.xml", f'<styleSheet xmlns="{main}"><numFmts><numFmt numFmtId="164" formatCode="00000"/>'
+                      '<numFmt numFmtId="165" formatCode="&quot;¥&quot;#,##0.00"/></numFmts><cellXfs><xf numFmtId="0"/>'
+                      + "".join(f'<xf numFmtId="{i}" applyNumberFormat="1"/>' for i in FORMATS.values()) + "</cellXfs></styleSheet>")
         for i, (_, rows) in numbered:
             book.writestr(f"xl/worksheets/s{i}.xml", f'<worksheet xmlns="{main}"><sheetData>'
-                          + "".join(f'<row>{"".join(map(cell, row))}</row>' for row in rows) + "</sheetData></worksheet>")
+                          + "".join(f'<row>{"".join(map(cell, row))}</row>' for row in rows) + "</sheetData>"
+                          + (f'<mergeCells>{"".join(f"<mergeCell ref={chr(34)}{r}{chr(34)}/>" for r in merged)}</mergeCells>' if merged else "") + "</worksheet>")
 
 
 # One graph, many encodings. The order of heads, and of tails within a fact, is part of what it says.
@@ -298,11 +306,75 @@ def test_a_table_of_three_columns_is_known_by_any_of_its_names(tmp_path):
     read = [run(tmp_path, tmp_path / f"{number}.csv", name=f"g{number}") for number in (0, 2, 3)]
     assert [triples(made) for made in read] == [[], [("甲", "属于", "乙"), ("丙", "属于", "丁")], [("甲", "类型", "公司"), ("甲", "名称", "阿甲")]]
     assert attributes(read[0]) == [("甲", "代码", "1")]
-    with pytest.raises(DataError, match="relations must be a mapping of at least one"):     # nothing is said of the entity, and it is no triple
+    with pytest.raises(DataError, match=r"1.csv: names entities \(the column name\) and says nothing of them"):     # and it is no triple
         run(tmp_path, tmp_path / "1.csv", name="g1")
     (tmp_path / "own.csv").write_text("疾病,drug,宜吃\n感冒,甲药、乙药,白粥\n", "utf-8")
     made = run(tmp_path, tmp_path / "own.csv", TOY | {"rows": {"type": "病"}}, name="own")
     assert triples(made) == [("感冒", "用药", "甲药"), ("感冒", "用药", "乙药"), ("感冒", "宜吃", "白粥")]
+
+
+BRANCHES = [["网点名称", "电话", "地址"], ["城东支行", "0571-88001000", "某路1号"], ["城西支行", "0571-88001001", "某路2号"], ["滨江支行", "0571-88001002", "某路3号"]]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.xlsx"])
+def test_a_table_of_three_unknown_columns_is_told_from_triples_by_its_second(tmp_path, name):
+    if name == "t.xlsx":
+        write_xlsx(tmp_path / name, {"网点": BRANCHES})
+    else:
+        (tmp_path / name).write_text(csv_text(BRANCHES, "\t" if name == "t.tsv" else ","), "utf-8")
+    made = run(tmp_path, tmp_path / name)
+    assert triples(made) == [] and attributes(made) == [(row[0], column, cell) for row in BRANCHES[1:] for column, cell in zip(BRANCHES[0][1:], row[1:])]
+
+
+@pytest.mark.parametrize(("text", "wide", "said"), [
+    ("产品,额度,期限\n甲,30万,3年\n乙,30万,5年\n", True, "read as a wide table"),             # two rows, but no relation holds a digit
+    ("产品,城市,期限\n甲,北京,3年\n乙,北京,5年\n丙,上海,1年\n", False, "its first row is read as a triple; if it is a header, name its first column 名称"),
+    ("名称,城市,期限\n甲,北京,3年\n乙,北京,5年\n丙,上海,1年\n", True, ""),                  # which is the remedy
+    ("感冒,症状,发热\n感冒,药,甲\n感冒,科室,内科\n感冒,检查,乙\n", False, ""),                # one entity, each row its own relation
+    ("感冒,症状,发热\n咳嗽,药,甲\n", False, "its first row is read as a triple"),
+    ("感冒,并发,咳嗽\n咳嗽,药,甲\n头痛,科室,内科\n骨折,检查,乙\n", False, ""),                # a cell of the first row comes again
+    ("感冒,药,甲\n咳嗽,症状,丙\n头痛,药,乙\n骨折,检查,丁\n", False, "")])
+def test_few_triples_without_a_header_stay_triples(tmp_path, caplog, text, wide, said):
+    caplog.set_level("INFO", "zhtune")
+    (tmp_path / "t.csv").write_text(text, "utf-8")
+    made = run(tmp_path, tmp_path / "t.csv")
+    rows = [tuple(line.split(",")) for line in text.splitlines()]
+    assert (triples(made) == []) is wide and (wide or sorted(triples(made)) == sorted(rows))
+    assert ("t.csv: " in caplog.text) is bool(said) and said in caplog.text
+
+
+def test_an_ontology_that_knows_the_relations_of_rows_makes_them_triples(tmp_path):
+    write_triples(tmp_path / "a.csv", "utf-8", [("感冒", "用药", "甲药"), ("咳嗽", "宜吃", "雪梨"), ("甲药", "编码", "7")])
+    made = run(tmp_path, tmp_path / "a.csv", TOY)
+    assert (triples(made), attributes(made)) == ([("感冒", "用药", "甲药"), ("咳嗽", "宜吃", "雪梨")], [("甲药", "编码", "7")])
+
+
+def test_a_relation_of_a_triple_file_is_divided_as_a_column_is(tmp_path):
+    write_triples(tmp_path / "a.csv", "utf-8", [("感冒", "用药", "乙药、甲药"), ("感冒", "用药", "甲药"), ("丙药", "用于", "感冒; 咳嗽"), ("感冒", "宜吃", "白粥;姜汤")])
+    made = run(tmp_path, tmp_path / "a.csv", TOY)
+    assert triples(made) == [("感冒", "用药", "乙药"), ("感冒", "用药", "甲药"), ("感冒", "用药", "丙药"), ("咳嗽", "用药", "丙药"), ("感冒", "宜吃", "白粥;姜汤")]
+    assert made.manifest["counts"] == {"in": 6, "kept": 5, "dropped": {"duplicate": 1}}
+    assert lines(made, "dropped") == [{"reason": "duplicate", "line": 2, "triple": ["感冒", "用药", "甲药"]}]
+    assert [e["name"] for e in lines(made, "entities")] == ["感冒", "乙药", "甲药", "丙药", "咳嗽", "白粥;姜汤"]
+
+
+def test_the_name_of_a_node_is_never_divided(tmp_path):
+    rows = [{"type": "node", "id": str(i), "labels": [kind], "properties": {"名称": name}} for i, (name, kind) in enumerate([("感冒", "病"), ("甲、乙片", "药")])]
+    rows.append({"type": "relationship", "id": "0", "label": "用药", "start": {"id": "0"}, "end": {"id": "1"}})
+    (tmp_path / "g.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    assert triples(run(tmp_path, tmp_path / "g.jsonl", TOY)) == [("感冒", "用药", "甲、乙片")]
+
+
+def test_each_table_of_a_workbook_is_named_by_its_own_first_column(tmp_path):
+    write_xlsx(tmp_path / "t.xlsx", {"产品": [["产品名称", "年利率"], ["安居贷", "3.85%"]], "网点": [["网点名称", "电话"], ["城东支行", "0571"]],
+                                     "额度": [["产品名称", "最高额度"], ["安居贷", "5万"]]})
+    made = run(tmp_path, tmp_path / "t.xlsx")
+    assert attributes(made) == [("安居贷", "年利率", "3.85%"), ("安居贷", "最高额度", "5万"), ("城东支行", "电话", "0571")]
+    data = yaml.safe_load((made.path / "ontology.yaml").read_text("utf-8"))
+    assert data["rows"]["name"] == ["产品名称", "网点名称"]
+    with pytest.raises(DataError, match=r"t.xlsx\[网点\]:2: an entity has no name: none of 产品名称 holds a text; say under rows.name of the ontology .* of 网点名称, 电话"):
+        run(tmp_path, tmp_path / "t.xlsx", data | {"rows": {"name": ["产品名称"]}}, name="h")
+    assert not (tmp_path / "h").exists()
 
 
 def test_a_folder_of_triples_tells_what_it_does_not_read(tmp_path, caplog):
@@ -334,6 +406,31 @@ def test_spreadsheet_cells_become_the_text_that_people_see(tmp_path):
                                      "二": [["乙", "编码", "1E5"]]})
     made = run(tmp_path, tmp_path / "t.xlsx")
     assert [t for _, _, t in triples(made)] == ["00123450", "12", "0.95", "2023-03-01", "2023-03-01 12:00:00", "TRUE", "1E5"]
+
+
+def test_percentages_and_padded_codes_are_read_as_a_spreadsheet_shows_them(tmp_path):
+    numbers = [("percent", 0.0385), ("percent", 0.04), ("percent", 0.01005), ("percent", -0.5), ("whole", 0.985), ("code", 7), ("code", 123456), ("code", 7.5),
+               ("money", 1234.5), 0.0385, 7, "0.0385"]
+    write_xlsx(tmp_path / "t.xlsx", {"空": [], "率": [["名称", "率"], *([f"甲{i}", number] for i, number in enumerate(numbers))], "二": [["名称", "率"], ["乙", ("code", 42)]]})
+    made = run(tmp_path, tmp_path / "t.xlsx")
+    assert [value for _, _, value in attributes(made)] == [
+        "3.85%", "4.00%", "1.01%", "-50.00%", "99%", "00007", "123456", "7.5", "1234.5", "0.0385", "7", "0.0385", "00042"]
+    texts = [rows for _, rows in read_sheets(io.BytesIO((tmp_path / "t.xlsx").read_bytes()), "t.xlsx")]      # as clean and lint read it
+    assert texts[0][1] == (2, ["甲0", "3.85%"]) and texts[1] == [(1, ["名称", "率"]), (2, ["乙", "00042"])]
+
+
+def test_a_value_merged_over_rows_is_that_of_each_and_a_title_of_none(tmp_path):
+    write_xlsx(tmp_path / "t.xlsx", {"表": [["名称", "类型", "年限", "备注"], ["甲", "消费贷款", ("code", 3), "同左"], ["乙", None, None, None], ["丙", None, "5", None],
+                                            [None, None, None, None], ["丁", "经营贷款", "1", None]]}, merged=["B2:B5", "C2:C3", "D2:E3"])
+    made = run(tmp_path, tmp_path / "t.xlsx")
+    assert [(e["name"], e["type"]) for e in lines(made, "entities")] == [("甲", "消费贷款"), ("乙", "消费贷款"), ("丙", "消费贷款"), ("丁", "经营贷款")]
+    assert attributes(made) == [("甲", "年限", "00003"), ("甲", "备注", "同左"), ("乙", "年限", "00003"), ("乙", "备注", "同左"), ("丙", "年限", "5"), ("丁", "年限", "1")]
+    for number, header in enumerate((["名称", "电话", "地址"], ["名称", "电话", "地址", "时间"])):
+        path = tmp_path / f"title{number}.xlsx"
+        write_xlsx(path, {"表": [["某行网点一览", *[None] * (len(header) - 1)], header, [f"甲{i}" for i in header]]}, merged=[f"A1:{'CD'[number]}1"])
+        with pytest.raises(DataError, match=r"\.xlsx\[表\]:2: has several cells, the first row only '某行网点一览': expected a header there. Take out a title"):
+            run(tmp_path, path, name=f"title{number}")
+        assert not (tmp_path / f"title{number}").exists()
 
 
 def test_entities_that_nothing_is_said_of_stay_and_nodes_of_one_name_are_one(tmp_path):
@@ -376,6 +473,7 @@ def test_blank_nodes_of_turtle_are_refused_by_name_and_equal_in_every_run(tmp_pa
     ("t.csv", "名称,用药,用药,编码\n感冒,甲,乙,丙\n", r"t.csv:1: the header names '用药' twice"),
     ("t.csv", "名称,用药,宜吃,编码,厂家\n感冒,甲,乙,1,2\n", r"t.csv:2: field '厂家' is no relation, attribute or alias"),
     ("t.csv", "名称,用药,宜吃,编码\n,甲,乙,1\n", r"t.csv:2: an entity has no name: none of 名称 holds a text"),
+    ("t.csv", "名称;用药;宜吃\n感冒;甲;乙\n", r"t.csv:2: an entity has no name: none of 名称 holds a text; .* of 名称;用药;宜吃"),
     ("t.csv", "名称,用药,宜吃,编码\n", r"t.csv: holds a header and no row"),
     ("t.csv", ":ID,名称\n1,甲\n1,乙\n", r"t.csv:3: the node '1' is there already, from .*t.csv:2"),
     ("t.csv", ":START_ID,:END_ID,:TYPE\n1,2,用药\n", r"t.csv: relationships without nodes"),
@@ -402,6 +500,13 @@ def test_broken_data_is_refused_with_its_place_and_leaves_nothing(tmp_path, name
     (tmp_path / name).write_text(text, "utf-8")
     with pytest.raises(DataError, match=message):
         run(tmp_path, tmp_path / name, TOY | {"rows": {"name": "名称", "type": "病"}})
+    assert not (tmp_path / "g").exists()
+
+
+def test_a_table_with_another_delimiter_is_refused_in_words_of_the_table(tmp_path):
+    (tmp_path / "t.csv").write_text("编号;名称\n1;安居贷\n", "utf-8")
+    with pytest.raises(DataError, match=r"/t.csv: names entities \(the column 编号;名称\) and says nothing of them; between cells stands a comma in .csv"):
+        run(tmp_path, tmp_path / "t.csv")
     assert not (tmp_path / "g").exists()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -109,25 +109,50 @@ def _layout(drafted: Rows, ontology: Ontology | None) -> Rows:
 
 
 def _table_shape(path: Path, ontology: Ontology | None) -> str:
-    header = next((cells for _, cells in read_csv(path)), None)
+    rows = (cells for _, cells in read_csv(path))
+    header = next(rows, None)
     if header is None:
         return "triples"
     if columns(header) is not None:
         return "neo4j"
-    names = [clean(cell) for cell in header]
-    if is_apoc_header(names):
+    if is_apoc_header([clean(cell) for cell in header]):
         return "apoc_csv"
-    return "table" if _is_wide(names, ontology) else "triples"
+    return "table" if _is_wide(header, rows, ontology, path) else "triples"
 
 
-def _is_wide(header: list[str], ontology: Ontology | None) -> bool:
+def _is_wide(first: list[str], rows: Iterable[list[str]], ontology: Ontology | None, place: object) -> bool:
+    header = [clean(cell) for cell in first]
     if header_of(header):
         return False
     if ontology and any(name in header for name in ontology.rows.name):
         return True
-    known = targets(ontology, "the ontology")[1] if ontology else {}
+    edges, known = targets(ontology, "the ontology") if ontology else ({}, {})
     named = [cell.lower() in COLUMNS for cell in header]    # one alone may be the relation of a first triple: 名称, 类型
-    return len(header) != 3 or named[0] or sum(named) > 1 or all(cell in known for cell in header[1:])
+    if len(header) != 3 or header[1:] == ["", ""] or named[0] or sum(named) > 1 or all(cell in known for cell in header[1:]):
+        return True
+    return _has_header(header, rows, edges, place)
+
+
+def _has_header(header: list[str], rows: Iterable[list[str]], relations: Container[str], place: object) -> bool:
+    """Whether the first of rows of three cells is a header and no triple.
+
+    It is one where its cells stand nowhere else and no entity has two rows, if the second column holds no relations:
+    relations are few and come again, so three rows that all differ there are none, nor are two that all hold a digit.
+    """
+    heads, seconds = set[str](), list[str]()
+    for row in ([clean(cell) for cell in cells] for cells in rows):
+        if len(row) != 3 or not {*header}.isdisjoint(row) or row[0] in heads or row[1] in relations:
+            return False
+        heads.add(row[0])
+        seconds.append(row[1])
+    texts, digits = [*filter(None, seconds)], [any(map(str.isdigit, text)) for text in seconds if text]
+    numbers = all(digits) and not any(map(str.isdigit, header[1]))
+    if len(heads) >= (2 if numbers else 3) and (numbers or len({*texts}) == len(texts)):
+        logger.info("kg: %s: read as a wide table; triples have the header head,relation,tail, or relations that come again", place)
+        return True
+    if heads:
+        logger.warning("kg: %s: its first row is read as a triple; if it is a header, name its first column 名称 (or name)", place)
+    return False
 
 
 def _jsonl_shape(path: Path, ontology: Ontology | None) -> str:
@@ -155,7 +180,7 @@ def _read_sheets(path: Path, ontology: Ontology | None) -> Iterator[Raw | Row]:
     empty = True
     for place, lines in read_sheets(path):
         empty = False
-        wide = _is_wide([clean(cell) for cell in lines[0][1]], ontology)
+        wide = _is_wide(lines[0][1], (cells for _, cells in lines[1:]), ontology, place)
         yield from table_rows(iter(lines), place) if wide else table_triples(lines, place)
     if empty:
         raise DataError("holds no cell with a text", path)

@@ -18,6 +18,8 @@ class Raw(NamedTuple):
     source: str
     file: str
     line: int
+    node: bool = False
+    """Whether the tail is a node of the data: one name, never a list of them"""
 
 
 class Value(NamedTuple):

@@ -108,6 +108,10 @@ def _claim(table: dict[str, Target], names: tuple[str, ...], target: Target, pat
         table[name] = target
 
 
+def _texts(text: str, target: Target) -> list[str]:
+    return parts(text, target.split) if target.split else [text]
+
+
 class _Placer:
     """Puts items where they belong; sentinels and cut values are counted, and dropped where that is asked for."""
 
@@ -126,21 +130,21 @@ class _Placer:
         if target.kind in ("attribute", "alias"):
             self.value(Value(raw.head, raw.head_type, raw.relation, raw.tail, raw.source, raw.file, raw.line), target)
             return
-        self.placed.read += 1
-        if target.kind == "inverse":
-            raw = raw._replace(head=raw.tail, tail=raw.head, head_type=raw.tail_type, tail_type=raw.head_type)
-        if raw.relation != target.name:
-            raw = raw._replace(relation=target.name)
-        if self._stays(raw, raw.head, raw.relation, raw.tail):
-            self.placed.raws.append(raw)
+        for text in [raw.tail] if raw.node else _texts(raw.tail, target):
+            self.placed.read += 1
+            one = raw if text == raw.tail and raw.relation == target.name else raw._replace(relation=target.name, tail=text)
+            if target.kind == "inverse":
+                one = one._replace(head=text, tail=raw.head, head_type=raw.tail_type, tail_type=raw.head_type)
+            if self._stays(one, one.head, one.relation, one.tail):
+                self.placed.raws.append(one)
 
     def value(self, value: Value, target: Target) -> None:
         if target.kind == "ignore":
             return
-        for text in parts(value.text, target.split) if target.split else [value.text]:
-            if target.kind in ("relation", "inverse"):
-                self.edge(Raw(value.entity, value.field, text, value.type, "", value.source, value.file, value.line), target)
-                continue
+        if target.kind in ("relation", "inverse"):
+            self.edge(Raw(value.entity, value.field, value.text, value.type, "", value.source, value.file, value.line), target)
+            return
+        for text in _texts(value.text, target):
             self.placed.read += 1
             if not self._stays(value, value.entity, target.name or value.field, text):
                 continue

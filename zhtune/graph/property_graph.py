@@ -65,7 +65,7 @@ class PropertyGraph:
                     raise DataError(f"the edge {which} at the node {_shown(key)}, which is not there", edge.file, edge.line)
             yield from (Note("edge_property", name) for name in edge.properties if name != "source")
             (head, head_type), (tail, tail_type) = names[edge.start], names[edge.end]
-            yield Raw(head, edge.type, tail, head_type, tail_type, edge.properties.get("source", ""), edge.file, edge.line)
+            yield Raw(head, edge.type, tail, head_type, tail_type, edge.properties.get("source", ""), edge.file, edge.line, True)
 
 
 def _shown(key: str) -> str:

@@ -113,7 +113,7 @@ def _items(statements: list[Statement], file: str) -> Iterator[Item]:
         elif literal and tail:
             yield Value(head, types.get(s.subject, ""), field, tail, "", file, s.line)
         elif not literal:
-            yield Raw(head, field, tail, types.get(s.subject, ""), types.get(s.object, ""), "", file, s.line)
+            yield Raw(head, field, tail, types.get(s.subject, ""), types.get(s.object, ""), "", file, s.line, True)
 
 
 def _names(statements: list[Statement], literal_class: type) -> dict[Any, str]:

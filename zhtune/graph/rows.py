@@ -38,9 +38,20 @@ def layout_of(rows: list[Row]) -> Rows:
     name = next(([f] for wanted in _NAMES for f in seen if last[f] == wanted), [])
     if not name and rows and rows[0].shape == "cell":
         name = seen[:1]
+    name += _own_names(rows, name)
     typed = [] if any(row.labels for row in rows) else [f for f in seen if last[f] in _TYPES and f not in name][:1]
     numbered = [f for f in seen if (last[f] in _IDS or f.split(".")[0].lower() in _IDS) and f not in name]
     return Rows(tuple(name), "", tuple(typed), (), tuple(numbered))
+
+
+def _own_names(rows: list[Row], name: list[str]) -> list[str]:
+    """The first columns of tables that lack the columns of the name, where no other table has them as well."""
+    tables: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.shape == "cell":
+            tables.setdefault(row.file, {}).update(dict.fromkeys(row.fields))
+    firsts = [next(iter(fields)) for fields in tables.values() if fields and fields.keys().isdisjoint(name)]
+    return [first for first in firsts if sum(first in fields for fields in tables.values()) == 1]
 
 
 def entities(rows: list[Row], layout: Rows, types: tuple[str, ...] = ()) -> Iterator[Entity | Value]:
@@ -68,8 +79,9 @@ def name_of(row: Row, layout: Rows) -> str:
     """The name of a row's entity."""
     name = next((texts[0] for field in layout.name if (texts := row.fields.get(field))), row.name)
     if not name:
-        wanted = f"none of {', '.join(layout.name)} holds a text" if layout.name else "say under rows.name of the ontology which field is the name"
-        raise DataError(f"an entity has no name: {wanted}", row.file, row.line)
+        wanted = f"none of {', '.join(layout.name)} holds a text; " if layout.name else ""
+        raise DataError(f"an entity has no name: {wanted}say under rows.name of the ontology which field is the name, or which several are, "
+                        f"of {', '.join(row.fields)}", row.file, row.line)
     return name
 
 

@@ -85,6 +85,9 @@ def table_rows(lines: Iterator[Line], file: str) -> Iterator[Row]:
     check_header([*filter(None, header)], file, 1)
     for line, row in lines:
         empty, cells = False, [clean(cell) for cell in row]
+        if len(header) == 1 and any(cells[1:]):
+            raise DataError(f"has several cells, the first row only {header[0]!r}: expected a header there. Take out a title that stands above it; "
+                            "between cells stands a comma in .csv, a tab in .tsv", file, line)
         if len(cells) < len(header) or any(cells[len(header):]):
             raise DataError(f"expected {len(header)} cells, found {len(cells)}", file, line)
         if stray := next((cell for name, cell in zip(header, cells, strict=False) if cell and not name), ""):

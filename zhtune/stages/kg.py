@@ -28,7 +28,7 @@ from zhtune.graph.place import Placed, place, targets
 from zhtune.graph.statistics import statistics
 from zhtune.records import write_jsonl
 
-STAGE = Stage("kg", version=4, kind="graph", inputs={"input": ("file",), "ontology": ("file", "graph"), "additions": ("file",)})
+STAGE = Stage("kg", version=5, kind="graph", inputs={"input": ("file",), "ontology": ("file", "graph"), "additions": ("file",)})
 _SHOWN = 5
 Pair = tuple[Triple, Raw]
 
@@ -74,7 +74,12 @@ def _write(work: Work, config: KgConfig) -> None:
     if config.order == "sorted":
         items.sort(key=_sort_key)
     if ontology is None:
-        ontology = _draft(work, draft(items, layout, "graph"))
+        drafted = draft(items, layout, "graph")
+        if not drafted["relations"] and not drafted.get("attributes"):
+            column = f" (the column {', '.join(layout.name)})" if layout and layout.name else ""
+            cure = "; between cells stands a comma in .csv, a tab in .tsv" if found[0].shape == "table" else ""
+            raise DataError(f"names entities{column} and says nothing of them{cure}", found[0].path)
+        ontology = _draft(work, drafted)
     else:
         shutil.copyfile(path, work.path / "ontology.yaml")
     if config.additions:
