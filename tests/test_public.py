@@ -103,10 +103,20 @@ def test_a_misspelt_verb_names_the_nearest(capsys):
 
 @pytest.mark.parametrize(("text", "message"), [
     ("sft:\n  model: nowhere\n  records: ./x", "sft.model: 'nowhere' is no earlier section"), ("nosuch: {}", "'nosuch' is no stage"),
+    ("kg:\n  input: ./x\nvocab:\n  graph: kg\nextend:\n  model: embedded\n  vocab: kg", "extend.vocab: kg makes graph; extend reads vocab or file there"),
     ("chat:\n  model: embedded", "chat writes no artifact"), ("clean:\n  input: ./x\n  colour: red", "clean has no field 'colour'")])
 def test_a_recipe_with_a_mistake_is_refused(text, message):
     with pytest.raises(ConfigError, match=message):
         read_recipe(yaml.safe_load(text), Path("out"), "r.yaml")
+
+
+def test_a_recipe_names_a_missing_file_before_any_stage_runs(tmp_path, capsys):
+    (tmp_path / "in.txt").write_text("文" * 300, "utf-8")
+    recipe = {"workspace": str(tmp_path / "out"), "clean": {"input": str(tmp_path / "in.txt")}, "kg": {"input": str(tmp_path / "graf")}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), "utf-8")
+    for more in ([], ["--dry_run", "true"]):
+        assert main(["run", str(tmp_path / "r.yaml"), *more]) == 1
+        assert capsys.readouterr().err.strip() == f"zhtune: kg.input: {tmp_path / 'graf'} does not exist" and not (tmp_path / "out").exists()
 
 
 def test_the_readme_names_every_verb_and_no_other():

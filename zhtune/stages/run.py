@@ -15,6 +15,7 @@ from zhtune.config import from_mapping, read_yaml
 from zhtune.errors import ConfigError
 from zhtune.evaluation import recipe_report
 from zhtune.log import logger
+from zhtune.references import expand
 
 _LABEL = re.compile(r"[a-z][a-z-]*(@[\w.-]+)?")
 
@@ -59,6 +60,8 @@ def run(config: RunConfig) -> str:
         if config.until not in labels:
             raise ConfigError(f"--until {config.until} is no section of {config.recipe}; there are: {', '.join(labels)}")
         sections = sections[:labels.index(config.until) + 1]
+    for section in sections:
+        _require_files(section, workspace)
     if config.dry_run:
         return plan(sections)
     began = time.monotonic()
@@ -93,12 +96,23 @@ def read_recipe(recipe: dict[str, Any], workspace: Path, name: str) -> list[Sect
             raise ConfigError(f"{name}: {verb} writes no artifact and cannot be a section")
         if isinstance(values, dict) and values.get("dry_run"):
             raise ConfigError(f"{name}: {label}: dry_run makes no artifact; call {verb} by hand for it")
-        values, needs = _linked(values or {}, module.STAGE, [s.label for s in sections], workspace, f"{name}: {label}")
+        values, needs = _linked(values or {}, module.STAGE, {s.label: s.stage.kind for s in sections}, workspace, f"{name}: {label}")
         stage_config = from_mapping(config_class, str(label), {**values, "out": str(workspace / str(label)), "rebuild": True})
         sections.append(Section(str(label), module.STAGE, function, stage_config, needs))
     if not sections:
         raise ConfigError(f"{name} has no stage")
     return sections
+
+
+def _require_files(section: Section, workspace: Path) -> None:
+    """Refuse a file that is not there now, before the stages in front of it have run for hours; what lies in the workspace may come."""
+    for name in section.stage.inputs:
+        value = getattr(section.config, name)
+        for item in [value] if isinstance(value, str) else value:
+            if not item or item == "embedded" or re.match(r"\w+:", item) or workspace in Path(item).parents:
+                continue
+            if not Path(expand(item)[0]).exists():
+                raise ConfigError(f"{section.label}.{name}: {item} does not exist")
 
 
 def plan(sections: list[Section]) -> str:
@@ -119,17 +133,19 @@ def _run_section(section: Section) -> Artifact:
     return section.function(section.config)
 
 
-def _linked(values: dict[str, Any], stage: Stage, earlier: list[str], workspace: Path, where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _linked(values: dict[str, Any], stage: Stage, earlier: dict[str, str], workspace: Path, where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     if not isinstance(values, dict):
         raise ConfigError(f"{where} must be a mapping of fields")
     linked, needs = dict(values), []
-    for name in stage.inputs:
+    for name, kinds in stage.inputs.items():
         value = values.get(name)
         for item in value if isinstance(value, list) else [value] if value else []:
             if not _LABEL.fullmatch(str(item)) or item == "embedded":
                 continue
             if item not in earlier:
                 raise ConfigError(f"{where}.{name}: {item!r} is no earlier section (write ./{item} for a file)")
+            if earlier[item] not in (*kinds, "adapter", "model"):   # training makes either
+                raise ConfigError(f"{where}.{name}: {item} makes {earlier[item]}; {stage.name} reads {' or '.join(kinds)} there")
             needs.append(item)
             place = str(workspace / item)
             linked[name] = [place if v == item else v for v in linked[name]] if isinstance(value, list) else place
