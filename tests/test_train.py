@@ -111,7 +111,7 @@ def test_adapter_merges_to_what_it_answers_and_chains_with_dpo(tmp_path, talks):
         left, right = (open_engine(references.resolve(str(p))).model(input_ids=ids).logits for p in (tuned.path, merged.path))
     assert torch.allclose(left, right, atol=1e-4)
     shutil.rmtree(base.path)
-    with pytest.raises(Exception, match="base does not exist"):
+    with pytest.raises(ArtifactError, match="its base ../base does not exist, seen from its own folder; put it back, or zhtune merge --base WHERE_IT_IS"):
         open_engine(references.resolve(str(adapter.path)))
 
 

@@ -192,7 +192,11 @@ def _base_of(adapter: Source, base: str) -> Source:
         return references.resolve(base or str(path))
     resolved = adapter.manifest["resolved"]
     location = resolved["base"]
-    inside = location if resolved["base_kind"] == "base" or location.startswith("hf:") else str((adapter.path / location).resolve())
+    named = resolved["base_kind"] == "base" or location.startswith("hf:")
+    inside = location if named else str((adapter.path / location).resolve())
+    if not (base or named or Path(inside).exists()):
+        raise ArtifactError(f"{adapter.reference}: its base {location} does not exist, seen from its own folder; put it back, or "
+                            "zhtune merge --base WHERE_IT_IS")
     found = references.resolve(base if base and resolved["base_kind"] != "adapter" else inside)
     if found.digest != resolved["base_digest"]:
         raise ArtifactError(f"{adapter.reference} was trained on another {location}: its digest has changed")
