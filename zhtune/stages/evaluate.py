@@ -13,6 +13,7 @@ from zhtune.config import StageConfig
 from zhtune.errors import ConfigError, DataError
 from zhtune.evaluation import facts
 from zhtune.graph.graph import Graph
+from zhtune.log import logger
 from zhtune.models.engine import Engine, Sampling
 from zhtune.models.open import open_engine
 from zhtune.records import read_records, write_json, write_jsonl
@@ -108,5 +109,6 @@ def _bits(work: Work, config: EvaluateConfig, engine: Engine) -> float | None:
         if not config.graph:
             raise ConfigError("--corpus alone measures nothing of a GGUF file or an endpoint, which tell no probabilities of a text: "
                               "give --graph, or evaluate the model before it is quantized")
+        logger.warning("evaluate: no bits per character of a GGUF file or an endpoint, which tell no probabilities of a text")
         return None
     return bits.bits_per_character(engine.model, engine.encoder, bits.heldout_windows(work.sources["corpus"].path, config.windows, config.seed))
