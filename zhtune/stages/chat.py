@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TextIO
 
 from zhtune import references
+from zhtune.config import Checked
 from zhtune.errors import ConfigError, DataError
 from zhtune.log import logger
 from zhtune.models.engine import Conversation, Engine, Reply, Sampling
@@ -24,7 +25,7 @@ _CONTROL = dict.fromkeys([c for c in (*range(0x20), *range(0x7F, 0xA0)) if c not
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatConfig:
+class ChatConfig(Checked):
     """Chat with a model, adapter, quantized artifact, .gguf file or endpoint in the terminal."""
 
     model: str

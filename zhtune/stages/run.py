@@ -11,7 +11,7 @@ from typing import Any
 
 from zhtune.artifact import Artifact
 from zhtune.building import Stage, status
-from zhtune.config import from_mapping, read_yaml
+from zhtune.config import Checked, from_mapping, read_yaml
 from zhtune.errors import ConfigError
 from zhtune.evaluation import recipe_report
 from zhtune.log import logger
@@ -21,7 +21,7 @@ _LABEL = re.compile(r"[a-z][a-z-]*(@[\w.-]+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Checked):
     """Run a recipe: YAML with `workspace:` and one section a stage (`sft@style:` labels a repeat)."""
 
     recipe: str

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zhtune import references
+from zhtune.config import Checked
 from zhtune.errors import ConfigError, require
 from zhtune.references import Source
 
@@ -18,7 +19,7 @@ _GRACE = 2                                                  # seconds that runni
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeConfig:
+class ServeConfig(Checked):
     """Serve a model, adapter, quantized artifact or .gguf file at http://127.0.0.1:PORT, with a chat page."""
 
     model: str

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zhtune.artifact import Artifact
+from zhtune.config import Checked
 from zhtune.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowConfig:
+class ShowConfig(Checked):
     """Show an artifact and its lineage."""
 
     artifact: str
