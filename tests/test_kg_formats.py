@@ -52,7 +52,7 @@ def report(made):
     return json.loads((made.path / "report.json").read_text("utf-8"))
 
 
-FORMATS = {"date": 14, "percent": 10, "whole": 9, "code": 164, "money": 165}
+FORMATS = {"date": 14, "percent": 10, "whole": 9, "code": 164, "money": 165, "red": 166, "room": 167}
 
 
 def write_xlsx(path, sheets, merged=()):
@@ -81,7 +81,8 @@ def write_xlsx(path, sheets, merged=()):
                       + "".join(f'<Relationship Id="r{i}" Type="{office}/worksheet" Target="worksheets/s{i}.xml"/>' for i, _ in numbered)
                       + f'<Relationship Id="r0" Type="{office}/styles" Target="styles.xml"/></Relationships>')
         book.writestr("xl/styles.xml", f'<styleSheet xmlns="{main}"><numFmts><numFmt numFmtId="164" formatCode="00000"/>'
-                      '<numFmt numFmtId="165" formatCode="&quot;¥&quot;#,##0.00"/></numFmts><cellXfs><xf numFmtId="0"/>'
+                      '<numFmt numFmtId="165" formatCode="&quot;¥&quot;#,##0.00"/><numFmt numFmtId="166" formatCode="[Blue]0.00%;[Red]-0.00%"/>'
+                      '<numFmt numFmtId="167" formatCode="0.0%_);\\(0.0%\\)"/></numFmts><cellXfs><xf numFmtId="0"/>'
                       + "".join(f'<xf numFmtId="{i}" applyNumberFormat="1"/>' for i in FORMATS.values()) + "</cellXfs></styleSheet>")
         for i, (_, rows) in numbered:
             book.writestr(f"xl/worksheets/s{i}.xml", f'<worksheet xmlns="{main}"><sheetData>'
@@ -372,6 +373,8 @@ def test_each_table_of_a_workbook_is_named_by_its_own_first_column(tmp_path):
     assert attributes(made) == [("安居贷", "年利率", "3.85%"), ("安居贷", "最高额度", "5万"), ("城东支行", "电话", "0571")]
     data = yaml.safe_load((made.path / "ontology.yaml").read_text("utf-8"))
     assert data["rows"]["name"] == ["产品名称", "网点名称"]
+    write_xlsx(tmp_path / "n.xlsx", {"产品": [["产品名称", "年利率"], ["安居贷", "3.85%"]], "网点": [["序号", "网点名称", "电话"], ["1", "城东支行", "0571"]]})
+    assert attributes(run(tmp_path, tmp_path / "n.xlsx", name="n")) == [("安居贷", "年利率", "3.85%"), ("城东支行", "电话", "0571")]
     with pytest.raises(DataError, match=r"t.xlsx\[网点\]:2: an entity has no name: none of 产品名称 holds a text; say under rows.name of the ontology .* of 网点名称, 电话"):
         run(tmp_path, tmp_path / "t.xlsx", data | {"rows": {"name": ["产品名称"]}}, name="h")
     assert not (tmp_path / "h").exists()
@@ -410,21 +413,24 @@ def test_spreadsheet_cells_become_the_text_that_people_see(tmp_path):
 
 def test_percentages_and_padded_codes_are_read_as_a_spreadsheet_shows_them(tmp_path):
     numbers = [("percent", 0.0385), ("percent", 0.04), ("percent", 0.01005), ("percent", -0.5), ("whole", 0.985), ("code", 7), ("code", 123456), ("code", 7.5),
-               ("money", 1234.5), 0.0385, 7, "0.0385"]
+               ("money", 1234.5), 0.0385, 7, "0.0385", ("red", -0.0123), ("room", 0.5)]
     write_xlsx(tmp_path / "t.xlsx", {"空": [], "率": [["名称", "率"], *([f"甲{i}", number] for i, number in enumerate(numbers))], "二": [["名称", "率"], ["乙", ("code", 42)]]})
     made = run(tmp_path, tmp_path / "t.xlsx")
     assert [value for _, _, value in attributes(made)] == [
-        "3.85%", "4.00%", "1.01%", "-50.00%", "99%", "00007", "123456", "7.5", "1234.5", "0.0385", "7", "0.0385", "00042"]
+        "3.85%", "4.00%", "1.01%", "-50.00%", "99%", "00007", "123456", "7.5", "1234.5", "0.0385", "7", "0.0385", "-1.23%", "50.0%", "00042"]
     texts = [rows for _, rows in read_sheets(io.BytesIO((tmp_path / "t.xlsx").read_bytes()), "t.xlsx")]      # as clean and lint read it
     assert texts[0][1] == (2, ["甲0", "3.85%"]) and texts[1] == [(1, ["名称", "率"]), (2, ["乙", "00042"])]
 
 
 def test_a_value_merged_over_rows_is_that_of_each_and_a_title_of_none(tmp_path):
     write_xlsx(tmp_path / "t.xlsx", {"表": [["名称", "类型", "年限", "备注"], ["甲", "消费贷款", ("code", 3), "同左"], ["乙", None, None, None], ["丙", None, "5", None],
-                                            [None, None, None, None], ["丁", "经营贷款", "1", None]]}, merged=["B2:B5", "C2:C3", "D2:E3"])
+                                            [None, None, None, None], ["丁", "经营贷款", "1", None]]}, merged=["B2:B5", "C2:C3", "D2:E3", "H2:H4", "A9:A11"])
     made = run(tmp_path, tmp_path / "t.xlsx")
     assert [(e["name"], e["type"]) for e in lines(made, "entities")] == [("甲", "消费贷款"), ("乙", "消费贷款"), ("丙", "消费贷款"), ("丁", "经营贷款")]
     assert attributes(made) == [("甲", "年限", "00003"), ("甲", "备注", "同左"), ("乙", "年限", "00003"), ("乙", "备注", "同左"), ("丙", "年限", "5"), ("丁", "年限", "1")]
+    write_xlsx(tmp_path / "units.xlsx", {"表": [["名称", "利率", "额度", "期限"], [None, "%", "万元", "年"], ["甲", 3, 5, 1]]}, merged=["A1:A2"])
+    with pytest.raises(DataError, match=r"units.xlsx\[表\]:2: an entity has no name"):
+        run(tmp_path, tmp_path / "units.xlsx", name="units")
     for number, header in enumerate((["名称", "电话", "地址"], ["名称", "电话", "地址", "时间"])):
         path = tmp_path / f"title{number}.xlsx"
         write_xlsx(path, {"表": [["某行网点一览", *[None] * (len(header) - 1)], header, [f"甲{i}" for i in header]]}, merged=[f"A1:{'CD'[number]}1"])

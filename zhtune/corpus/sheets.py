@@ -21,6 +21,8 @@ from zhtune.errors import DataError
 Line = tuple[int, list[str]]
 _SHOWN = re.compile(r"[#,]*0(\.0+)?%|0{2,}")
 """Number formats that change what a number is, not only how it looks"""
+_LOOKS = re.compile(r"_.|\[(?:Black|Blue|Cyan|Green|Magenta|Red|White|Yellow|Color ?\d+)\]", re.IGNORECASE)
+"""Parts of a format that are room or colour alone"""
 _PARTS = ("xl/styles.xml", "xl/workbook.xml", "xl/_rels/workbook.xml.rels")
 
 
@@ -50,11 +52,12 @@ def read_sheets(source: Path | io.BytesIO, name: str = "") -> Iterator[tuple[str
 
 
 def _unmerge(rows: list[list[str]], ranges: list[tuple[tuple[int, int], tuple[int, int]]]) -> None:
-    """Give a value merged over rows to each that holds something else too. Downward only: to the right a merged title would name every column."""
+    """Give a value merged over rows to each that holds something else too. Downward only: to the right a merged title would name every column;
+    and not from the first row: below a header stand units, not a thing of its name."""
     filled = [any(map(str.strip, row)) for row in rows]
     for (top, column), (bottom, _) in ranges:
         for row in range(top + 1, min(bottom + 1, len(rows))):
-            if filled[row]:
+            if filled[row] and any(filled[:top]) and column < len(rows[row]):
                 rows[row][column] = rows[top][column]
 
 
@@ -67,7 +70,7 @@ def _formats(source: Path | io.BytesIO) -> dict[str, dict[tuple[int, int], str]]
             return {}
         styles, sheets, files = (ElementTree.fromstring(book.read(part)) for part in _PARTS)
         codes = {"9": "0%", "10": "0.00%"} | {e.get("numFmtId"): e.get("formatCode", "") for e in styles.iterfind("{*}numFmts/{*}numFmt")}
-        shown = {str(i): codes.get(e.get("numFmtId"), "").split(";")[0] for i, e in enumerate(styles.iterfind("{*}cellXfs/{*}xf"))}
+        shown = {str(i): _LOOKS.sub("", codes.get(e.get("numFmtId"), "").split(";")[0]) for i, e in enumerate(styles.iterfind("{*}cellXfs/{*}xf"))}
         shown = {style: code for style, code in shown.items() if _SHOWN.fullmatch(code)}
         targets = {e.get("Id"): e.get("Target", "").removeprefix("/xl/") for e in files} if shown else {}
         found = {}

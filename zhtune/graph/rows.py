@@ -37,7 +37,7 @@ def layout_of(rows: list[Row]) -> Rows:
     last = {f: f.rsplit(".", 1)[-1].lower() for f in seen}
     name = next(([f] for wanted in _NAMES for f in seen if last[f] == wanted), [])
     if not name and rows and rows[0].shape == "cell":
-        name = seen[:1]
+        name = _first(seen)
     name += _own_names(rows, name)
     typed = [] if any(row.labels for row in rows) else [f for f in seen if last[f] in _TYPES and f not in name][:1]
     numbered = [f for f in seen if (last[f] in _IDS or f.split(".")[0].lower() in _IDS) and f not in name]
@@ -50,8 +50,13 @@ def _own_names(rows: list[Row], name: list[str]) -> list[str]:
     for row in rows:
         if row.shape == "cell":
             tables.setdefault(row.file, {}).update(dict.fromkeys(row.fields))
-    firsts = [next(iter(fields)) for fields in tables.values() if fields and fields.keys().isdisjoint(name)]
+    firsts = [first for fields in tables.values() if fields.keys().isdisjoint(name) for first in _first([*fields])]
     return [first for first in firsts if sum(first in fields for fields in tables.values()) == 1]
+
+
+def _first(fields: list[str]) -> list[str]:
+    """The first column that is more than a row's number."""
+    return [field for field in fields if field != "序号"][:1]
 
 
 def entities(rows: list[Row], layout: Rows, types: tuple[str, ...] = ()) -> Iterator[Entity | Value]:
