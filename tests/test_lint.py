@@ -119,7 +119,7 @@ def test_tools_of_both_kinds_become_one_form():
     assert record({**openai, "tools": "not json"}) == ("bad_tools", "tools: expected a JSON list of functions with names")
 
 
-Q, GOOD, BAD = talk((U, "问")), talk((A, "好")), talk((A, "坏"))
+Q, GOOD, BAD, SYSTEM = talk((U, "问")), talk((A, "好")), talk((A, "坏")), talk(("system", "你是助手。"))
 
 
 @pytest.mark.parametrize(("row", "expected"), [
@@ -146,6 +146,12 @@ Q, GOOD, BAD = talk((U, "问")), talk((A, "好")), talk((A, "坏"))
     ({"instruction": "问", "completions": [{"response": "坏", "rating": 2}, {"response": "好"}]}, "not_text"),
     ({"prompt": "问", "responses": ["坏", "好"], "scores": [1, float("nan")]}, "not_text"), ({"prompt": "问", "responses": ["坏", "好"], "scores": [3, 3.0]}, "equal_scores"),
     ({"prompt": "问", "chosen": '["a", "b"]', "rejected": "坏"}, [(Q, talk((A, '["a", "b"]')), BAD)]),
+    ({"prompt": "问", "chosen": [*SYSTEM, *Q, *GOOD], "rejected": [*SYSTEM, *Q, *BAD]}, [([*SYSTEM, *Q], GOOD, BAD)]),
+    ({"prompt": "问", "chosen": [*talk((U, "先问")), *BAD, *Q, *GOOD], "rejected": [*talk((U, "先问")), *BAD, *Q, *BAD]}, [([*talk((U, "先问")), *BAD, *Q], GOOD, BAD)]),
+    ({"conversation": [{"input": "问", "output": "旧"}], "chosen": [*Q, *GOOD], "rejected": [*Q, *BAD]}, [(Q, GOOD, BAD)]),      # Capybara
+    ({"instruction": "问", "chosen_response": "好", "rejected_response": "坏"}, [(Q, GOOD, BAD)]),                               # Argilla
+    ({"prompt": "\n\nHuman: 问\n\nAssistant: ", "answers": [{"answer": "坏", "rank": 2.0}, {"answer": "好", "rank": 1.0}]}, [(Q, GOOD, BAD)]),      # Nectar
+    ({"prompt": "问", "answers": [{"body": "好"}, {"body": "坏"}]}, "not_text"),
     ({"prompt": "问", "chosen": "好"}, "unknown_keys"), ({"instruction": "问", "output": ["好"]}, "one_answer"), ({"chosen": "好", "rejected": "坏"}, "no_prompt"),
 ])
 def test_each_preference_format_is_known_by_its_keys(row, expected):
@@ -425,6 +431,8 @@ def test_other_products_as_self(text):
     for said in ("我是通义千问的忠实用户。", "我是ChatGLM用户", "我是OpenAI开发的ChatGPT的用户之一。"):
         assert foreign_self(said, "", []) == "" and foreign_self(f"{said}\n我是ChatGPT。", "", []) == "我是ChatGPT"
     assert foreign_self("我是通义千问的用户助手。", "", []) == "我是通义千问"
+    for own in ("腾讯混元", "讯飞星火", "Google Bard"):
+        assert foreign_self(f"我是{own}。", "", []) == f"我是{own}" and foreign_self(f"我是{own}。", "", [own]) == ""
     assert foreign_self("我是小智", "", []) == "" and foreign_self("我是豆包", "", ["豆包"]) == ""
 
 

@@ -23,10 +23,10 @@ PAIRS = (("instruction", "output"), ("instruction", "response"), ("prompt", "com
          ("query", "response"), ("question", "answer"), ("question", "response"), ("input", "target"), ("input", "output"),
          ("问", "答"), ("问题", "答案"), ("问题", "回答"), ("content", "summary"), ("ask", "answer"))
 QUESTIONS = tuple(dict.fromkeys(question for question, _ in PAIRS))
-_CHOSEN = (("chosen", "rejected"), ("response_chosen", "response_rejected"))
+_CHOSEN = (("chosen", "rejected"), ("response_chosen", "response_rejected"), ("chosen_response", "rejected_response"))
 _RANKED = ("output", "responses", "answers", "completions")
 _SCORES = ("scores", "score", "ratings", "overall_scores")
-_OWN_SCORES = ("overall_score", "score", "rating")           # of each answer: UltraFeedback
+_OWN_SCORES = ("overall_score", "score", "rating", "rank")   # of each answer: UltraFeedback; ranks from the best, 1: Nectar
 _SYSTEM = ("system", "system_prompt", "meta_instruction")
 # A speaker's name in front of a turn, where a whole dialogue is one string: BELLE, HuaTuo, Guanaco, OpenAssistant-Guanaco, HH.
 _SPEAKER = re.compile(r"(?:^|\n)[ \t]*(?:###[ ]?)?(Human|Assistant|User|System)[ ]?[:：][ ]?|<(user|bot|human|assistant)>[ ]?[:：][ ]?"
@@ -233,6 +233,7 @@ def _ranked(fields: _Fields, key: str) -> list[tuple[float, Talk]]:
         return [(-i, answer) for i, answer in enumerate(answers)]
     if not isinstance(scores, list) or len(scores) != len(answers) or not all(type(s) in (int, float) and s == s for s in scores):
         raise Odd("not_text", key, "its scores are not one number an answer")
+    scores = [-rank for rank in scores] if own == "rank" else scores
     return sorted(zip(scores, answers, strict=True), key=lambda pair: -pair[0])
 
 
@@ -244,8 +245,10 @@ def _answers(value: Any, key: str) -> list[Talk]:
     if isinstance(value, dict):
         if "role" in value or "from" in value:
             return [read_messages([value], key)]
-        inner = next((value[name] for name in ("content", "text", "value", "response") if name in value), None)
-        return [Talk.of("assistant", text_of(inner, key), key)]
+        inner = next((name for name in ("content", "text", "value", "response", "answer") if name in value), None)
+        if inner is None:
+            raise Odd("not_text", key, f"no text of an answer; keys: {', '.join(map(str, value)) or 'none'}")
+        return [Talk.of("assistant", text_of(value[inner], key), key)]
     if isinstance(value, list) and value:
         return [Talk.of("assistant", text_of(one, f"{key}[{i}]"), f"{key}[{i}]") for i, one in enumerate(value)]
     text = text_of(value, key)
@@ -256,8 +259,9 @@ def _answers(value: Any, key: str) -> list[Talk]:
 def _without_prompt(prompt: Talk, chosen: Talk, rejected: Talk) -> tuple[Talk, Talk, Talk]:
     """The prompt without the chosen answer, and the answers without the prompt, where one holds the other.
 
-    What the answers have in common at their beginning is the prompt where there is none beside its system text, or where it
-    begins as the prompt does and ends no sooner than its last question: UltraFeedback binarized gives all of the chosen talk.
+    What the answers have in common at their beginning is the prompt where there is none beside its system text, where it ends
+    as the prompt does (which lacks their system text, or gives the last question alone), or where it begins as the prompt does
+    and ends no sooner than its last question: UltraFeedback binarized gives all of the chosen talk.
     """
     same = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(chosen.messages, rejected.messages))))
     length = min(same, len(chosen.messages) - 1, len(rejected.messages) - 1)
@@ -268,7 +272,8 @@ def _without_prompt(prompt: Talk, chosen: Talk, rejected: Talk) -> tuple[Talk, T
         system = 0                                          # the answers hold it too
     rest = prompt.messages[system:]
     ends = len(rest) <= length or rest[-1]["role"] == "assistant"
-    if length > 0 and ends and all(a == b for a, b in zip(rest, chosen.messages[:length])):
+    begins = ends and all(a == b for a, b in zip(rest, chosen.messages[:length]))
+    if length > 0 and (begins or rest == chosen.messages[:length][-len(rest):]):
         return prompt.cut(0, system) + chosen.cut(0, length), chosen.cut(length), rejected.cut(length)
     if not any(message["role"] != "system" for message in prompt.messages):
         raise Odd("no_prompt", "prompt", "chosen and rejected have no prompt, and no beginning in common")

@@ -18,6 +18,7 @@ ROLES = {"system": "system", "developer": "system", "user": "user", "human": "us
          "tool_call": "assistant", "observation": "tool", "tool": "tool", "function": "tool", "tool_response": "tool"}
 _CALLS = ("function_call", "tool_call")
 _KEPT = ("name", "tool_call_id")
+_EXCHANGES = (("human", "assistant"), ("input", "output"))  # one an entry: Firefly, MOSS; Capybara
 _MOSS = re.compile(r"\A\s*<\|[A-Za-z ]+\|>[:：]?[ ]?|\s*<eo[a-z]>\s*\Z")   # <|Human|>: … <eoh>
 
 
@@ -96,9 +97,10 @@ def read_messages(value: Any, key: str) -> Talk:
         place = f"{key}[{i}]"
         if not isinstance(message, dict):
             raise Odd("not_text", place, f"expected a message, found {type(message).__name__}")
-        if "human" in message and "assistant" in message:   # one exchange an entry: Firefly, MOSS
-            talk += Talk.of("user", text_of(message["human"], f"{place}.human"), f"{place}.human")
-            talk += Talk.of("assistant", text_of(message["assistant"], f"{place}.assistant"), f"{place}.assistant")
+        exchange = next((names for names in _EXCHANGES if set(names) <= set(message)), None)
+        if exchange:
+            for role, name in zip(("user", "assistant"), exchange, strict=True):
+                talk += Talk.of(role, text_of(message[name], f"{place}.{name}"), f"{place}.{name}")
         else:
             talk += _message(message, place)
     return talk

@@ -14,8 +14,8 @@ _PRODUCTS = ("Chat ?GPT|GPT-?[345][\\w.]*|InstructGPT|Claude|Gemini|Google Bard|
 _MAKERS = ("OpenAI|Anthropic|Google|谷歌|DeepMind|Meta AI|Meta|Microsoft|微软|百度|阿里云|阿里巴巴|达摩院|智谱\\s?AI|智谱|科大讯飞|讯飞|字节跳动|"
            "深度求索|月之暗面|腾讯|商汤科技|商汤|百川智能|华为|LAION|Mistral AI|复旦大学")
 _THING = "(?:人工智能|智能|AI|聊天|语言模型|大模型|模型|助手|机器人|程序)"
-# Between 我是 and the name: OpenAI开发的
-_LEAD = rf"(?:一个|一款|一名|名为|叫做|基于|[\s\"“「])*(?:由?\s?(?:{_MAKERS})(?:[^。！？，,\n的]{{0,8}}的)?\s?)?"
+# Between 我是 and the name: OpenAI开发的, unless the name begins with its maker: 腾讯混元
+_LEAD = rf"(?:一个|一款|一名|名为|叫做|基于|[\s\"“「])*(?:由?\s?(?:{_MAKERS})(?:[^。！？，,\n的]{{0,8}}的)?\s?)??"
 _RULES = [re.compile(pattern, re.IGNORECASE) for pattern in (
     rf"我(?:就|其实|只)?(?:是|叫|的名字(?:是|叫)){_LEAD}(?P<name>{_PRODUCTS})",
     rf"作为{_LEAD}(?P<name>{_PRODUCTS})[^。！？\n]{{0,10}}(?:我|{_THING})",
