@@ -73,7 +73,8 @@ def test_what_models_return(reply, finish, tasks, refused):
     (r"\\frac{1}{2} \\times \\nu \\n", r"\frac{1}{2} \times \nu \n"), (r"\u4e2d\"\/", '中"/'), (r"\rho\right\r\n\bar", "\\rho\\right\n\\bar"),
     (r"一\nabc\nthe\texture\nabla f\tto \to \text{x}\text", "一\nabc\nthe\texture\\nabla f\tto \\to \\text{x}\text"),
     (r"a\neq b，\not=，\neq = 3\nu = 1\ne", "a\\neq b，\\not=，\neq = 3\nu = 1\ne"), (r"$\nu$ 和 \(x\ne\tan y\)\nu\ne", "$\\nu$ 和 \\(x\\ne\\tan y\\)\nu\ne"),
-    (r"$$\nu = 1 \nu$$", "$$\nu = 1 \\nu$$"), (r"$$a \\to b\nu$$", "$$a \\to b\nu$$")])
+    (r"$$\nu = 1 \nu$$", "$$\nu = 1 \\nu$$"), (r"$$a \\to b\nu$$", "$$a \\to b\nu$$"),
+    (r"n=$1\ni=1\nwhile [ $i -le $n ]", "n=$1\ni=1\nwhile [ $i -le $n ]"), (r"每件$5\nu盘", "每件$5\nu盘")])
 def test_latex_in_json_keeps_its_backslashes_and_lines_stay_lines(written, meant):
     assert shapes(parse_tasks(f'{{"instruction":"求值","output":"{written}"}}')) == ([("求值", "", meant)], [])
     curly = parse_tasks("｛“instruction”：“求值”，“output”：“\\frac 与 \\\\to”｝")
@@ -349,6 +350,13 @@ def test_a_dead_endpoint_is_named_and_asked_again_by_another_run(tmp_path, caplo
         assert server.calls.total() == 4 and not any("--requests" in record.getMessage() for record in caplog.records)
         server.always = ""
         assert self_instruct(config).manifest["counts"]["kept"] == 2
+    with FakeTeacher(faults=False, quirks=False, answer=lambda request: answer(request)) as server:
+        def answer(request):
+            return "" if server.calls.total() <= 4 else craft(request["messages"][0]["content"], 0)[0]["content"]
+        config = settings(tmp_path, server, tasks=2, requests=2, out=str(tmp_path / "blank"), limits=Limits(attempts=2, backoff=0.01))
+        with pytest.raises(DataError, match="no_reply 2; the last failed call: empty"):
+            self_instruct(config)
+        assert server.calls.total() == 4 and self_instruct(config).manifest["counts"]["kept"] == 2
     dead = SelfInstructConfig(teacher="http://127.0.0.1:9/v1", teacher_model="m", tasks=2, requests=2, limits=Limits(attempts=1), out=str(tmp_path / "dead"))
     with pytest.raises(DataError, match="no_reply 2; the last failed call: connection: ConnectError"):
         self_instruct(dead)

@@ -226,12 +226,14 @@ def test_blank_answers_use_up_a_jobs_attempts_for_good_and_never_stop_the_run(tm
         with JobLog(tmp_path / "other") as log:             # a stop gives back what the endpoint cost a job, not its blank answers
             blank, teacher = job(7), openai.Teacher(endpoint, log, replace(limits, attempts=2, concurrency=1))
             assert teacher.ask([blank])[0].error and server.calls.total() == 31
+            log.stopped("nothing was answered")             # but where all were blank, the model was set wrongly
+            assert log.state(job_id("m", blank)).failures == 0 and teacher.ask([job(1), blank])[1].error and server.calls.total() == 34
             server.always = "500"
             with pytest.raises(TeacherStopped, match="3 calls in a row failed, the last with 500"):
                 openai.Teacher(endpoint, log, replace(limits, attempts=6, concurrency=1)).ask([blank])
             server.always, state = "", log.state(job_id("m", blank))
-            assert (state.failures, state.blanks, server.calls.total()) == (2, 2, 34)
-            assert openai.Teacher(endpoint, log, replace(limits, attempts=3)).ask([blank])[0].error and server.calls.total() == 35
+            assert (state.failures, state.blanks, server.calls.total()) == (2, 2, 37)
+            assert openai.Teacher(endpoint, log, replace(limits, attempts=3)).ask([blank])[0].error and server.calls.total() == 38
     with JobLog(tmp_path / "other") as log:
         assert (state.failures, state.blanks) == (3, 3) == (log.state(job_id("m", blank)).failures, log.state(job_id("m", blank)).blanks)
 

@@ -7,7 +7,7 @@ stays held, because the server may have charged for it. So spent + held is never
     {"event":"sent","job":…,"attempt":1,"tokens":812,"cost":"0.0012"}
     {"event":"answered","job":…,"attempt":1,"text":…,"finish":"stop","usage":{…},"cost":"0.0004","response":…,"seconds":1.2}
     {"event":"failed","job":…,"attempt":1,"status":"429","error":…,"usage":{},"billed":false,"final":false,"seconds":0.1}
-    {"event":"stopped","error":…}            failures before this line no longer count, but for BLANK ones: the service was down, not the job
+    {"event":"stopped","error":…}            failures before it no longer count, but for BLANK ones once any job was answered: the service was down
     {"event":"batch","digest":…,"id":…,"state":"sent"}     `sent` lines of its jobs carry the digest too
 
 Knows nothing of HTTP. Seconds are for people and never leave the log.
@@ -88,7 +88,7 @@ class JobState:
     failures: int = 0
     """Failed attempts that count against the job."""
     blanks: int = 0
-    """Those of them that no stop of the run takes back."""
+    """Those of them that no stop of the run takes back, once any job was answered."""
     refusals: int = 0
     """Failed attempts that do not count."""
     error: str = ""
@@ -274,6 +274,8 @@ class JobLog:
             batch.state, batch.id = line["state"], line["id"]
         elif event == "stopped":
             for state in self.jobs.values():
+                if not self.ledger.answered_jobs:           # blank, all of them: the model was set wrongly
+                    state.blanks = 0
                 state.failures, state.refusals = state.blanks, 0
         elif event == "sent":
             state = self.jobs.setdefault(line["job"], JobState())

@@ -198,9 +198,14 @@ def _objects(value: Any) -> Iterator[Task | Refused]:
 
 def _backslash(found: re.Match[str]) -> str:
     """A JSON string's backslash as it is meant: doubled where it is LaTeX's or begins no escape that a text can need (\\b and \\f are none)."""
+    if not found["formula"]:
+        return "\\\\"
     before = found.string[found.string.rfind('"', 0, found.start()) + 1:found.start()]
-    in_formula = len(re.findall(r"\$\$?|\\[()[\]]", before)) % 2 and not before.endswith(("$$", "\\[")) and not re.search(r"\\\\[A-Za-z]", before)
-    return "\\" if found["formula"] and not in_formula else "\\\\"
+    signs = re.findall(r"\$\$?|\\[()[\]]", before)
+    in_formula = len(signs) % 2 and not before.endswith(("$$", "\\[")) and not re.search(r"\\\\[A-Za-z]", before)
+    if in_formula and signs[-1] == "$":                     # $1, $name of a script and $5 open none: nothing closes it
+        in_formula = re.compile(r"[^$\"]*\$(?![\w$({])", re.ASCII).match(found.string, found.end())
+    return "\\\\" if in_formula else "\\"
 
 
 def _repaired(piece: str) -> str:
