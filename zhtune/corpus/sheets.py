@@ -1,7 +1,7 @@
 """Spreadsheets as rows of text cells, each with its line. Decides nothing about what they mean.
 
 A cell is the text that people see where that is more than its number: a percentage, a code padded with zeros (.xlsx only;
-thousands, currencies and rounding are left out), a value merged over several rows.
+thousands, currencies and rounding are left out), a value merged over several rows. One that holds an error (#N/A) is empty.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def read_sheets(source: Path | io.BytesIO, name: str = "") -> Iterator[tuple[str
         name: of the file, where only its content is given.
 
     Raises:
-        DataError: it is no spreadsheet, or a cell holds an error.
+        DataError: it is no spreadsheet.
     """
     from python_calamine import CalamineError, CalamineWorkbook
     try:

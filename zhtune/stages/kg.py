@@ -28,7 +28,7 @@ from zhtune.graph.place import Placed, place, targets
 from zhtune.graph.statistics import statistics
 from zhtune.records import write_jsonl
 
-STAGE = Stage("kg", version=5, kind="graph", inputs={"input": ("file",), "ontology": ("file", "graph"), "additions": ("file",)})
+STAGE = Stage("kg", version=6, kind="graph", inputs={"input": ("file",), "ontology": ("file", "graph"), "additions": ("file",)})
 _SHOWN = 5
 Pair = tuple[Triple, Raw]
 

@@ -27,7 +27,7 @@ from zhtune.synthesis.tasks import MAKERS, read_wordings, task_jobs
 from zhtune.synthesis.teachers.asking import Asking, Prompt, TeacherConfig, forecast, open_teacher, rehearse
 from zhtune.synthesis.teachers.teacher import Teacher, expected_tokens
 
-STAGE = Stage("kg-instruct", version=5, kind="records",
+STAGE = Stage("kg-instruct", version=6, kind="records",
               inputs={"graph": ("graph",), "teacher": MODEL_KINDS, "prompts": ("file",), "prices": ("file",)})
 
 

@@ -22,7 +22,7 @@ from zhtune.synthesis.novelty import NoveltyIndex
 from zhtune.synthesis.teachers.asking import Asking, Prompt, TeacherConfig, forecast, open_teacher, rehearse
 from zhtune.synthesis.teachers.teacher import expected_tokens
 
-STAGE = Stage("self-instruct", version=2, kind="records",
+STAGE = Stage("self-instruct", version=3, kind="records",
               inputs={"teacher": MODEL_KINDS, "seeds": ("file", "records"), "corpus": ("corpus", "file"), "prompts": ("file",), "prices": ("file",)})
 _SHORTEST_PASSAGE = 80
 
