@@ -92,6 +92,7 @@ def dropped(artifact):
     ({"instruction": "翻译这句话", "input": float("nan"), "output": "好的。", "system": float("nan"), "history": float("nan"), "tools": float("nan")},
      [(U, "翻译这句话"), (A, "好的。")]),
     ({"question": "几", "answer": float("nan")}, [(U, "几"), (A, "")]), ({"messages": [{"role": U, "content": float("nan"), "tool_calls": float("nan")}]}, [(U, "")]),
+    ({"messages": [{"role": U, "content": "问", "input": 1, "output": 2}]}, [(U, "问")]),
     ({"question": "几", "answer": float("inf")}, ("not_text", "answer: expected text, found inf")),
     ({"a": 1, "b": 2}, ("unknown_keys", "keys: a, b")),
     ({"messages": [{"role": "narrator", "content": "x"}]}, None),

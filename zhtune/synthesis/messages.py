@@ -98,7 +98,7 @@ def read_messages(value: Any, key: str) -> Talk:
         if not isinstance(message, dict):
             raise Odd("not_text", place, f"expected a message, found {type(message).__name__}")
         exchange = next((names for names in _EXCHANGES if set(names) <= set(message)), None)
-        if exchange:
+        if exchange and "role" not in message and "from" not in message:
             for role, name in zip(("user", "assistant"), exchange, strict=True):
                 talk += Talk.of(role, text_of(message[name], f"{place}.{name}"), f"{place}.{name}")
         else:
