@@ -1,6 +1,7 @@
 """The public API and the command line."""
 
 import dataclasses
+import importlib
 import re
 import shlex
 import statistics
@@ -8,15 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import yaml
 
 import zhtune
 from zhtune.cli import POSITIONAL, VERBS, load, main
-from zhtune.config import parse, read_yaml
+from zhtune.config import Checked, parse, read_yaml
 from zhtune.errors import ConfigError
-from zhtune.stages.run import read_recipe
+from zhtune.stages.run import _require_files, read_recipe
 from zhtune.train.schedule import Schedule
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,6 +37,8 @@ def test_every_verb_has_a_function_and_a_config_and_no_module_shadows_it():
         function, config = load(verb)
         name = verb.replace("-", "_")
         assert callable(function) and dataclasses.is_dataclass(config) and getattr(zhtune, name) is function
+        kinds = [config, *(kind for kind in get_type_hints(config).values() if dataclasses.is_dataclass(kind))]
+        assert all(issubclass(kind, Checked) for kind in kinds)     # else nothing calls their check()
         assert name not in children
 
 
@@ -61,6 +65,8 @@ def test_a_key_that_stands_twice_is_refused(tmp_path):
         read_yaml(tmp_path / "r.yaml")
     (tmp_path / "r.yaml").write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\n1: c\n", "utf-8")
     assert read_yaml(tmp_path / "r.yaml") == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, 1: "c"}
+    (tmp_path / "r.yaml").write_text("a: &a {rank: 1}\nb: {c: &c {<<: *a, rank: 2}}\nd: {<<: *c}\n", "utf-8")     # d merges c before c is made
+    assert read_yaml(tmp_path / "r.yaml") == {"a": {"rank": 1}, "b": {"c": {"rank": 2}}, "d": {"rank": 2}}
 
 
 def test_help_is_quick():
@@ -104,10 +110,33 @@ def test_a_misspelt_verb_names_the_nearest(capsys):
 @pytest.mark.parametrize(("text", "message"), [
     ("sft:\n  model: nowhere\n  records: ./x", "sft.model: 'nowhere' is no earlier section"), ("nosuch: {}", "'nosuch' is no stage"),
     ("kg:\n  input: ./x\nvocab:\n  graph: kg\nextend:\n  model: embedded\n  vocab: kg", "extend.vocab: kg makes graph; extend reads vocab or file there"),
+    ("clean:\n  input: ./x\nsft:\n  model: embedded\n  records: clean", "sft.records: clean makes corpus or report; sft reads records or file there"),
     ("chat:\n  model: embedded", "chat writes no artifact"), ("clean:\n  input: ./x\n  colour: red", "clean has no field 'colour'")])
 def test_a_recipe_with_a_mistake_is_refused(text, message):
     with pytest.raises(ConfigError, match=message):
         read_recipe(yaml.safe_load(text), Path("out"), "r.yaml")
+
+
+def test_a_section_may_make_another_kind_than_its_first():
+    recipe = {"lint": {"preferences": "./p.jsonl"}, "dpo": {"model": "embedded", "preferences": "lint"}, "merge": {"adapter": "dpo"},
+              "extend": {"model": "merge", "vocab": "./v"}, "sft": {"model": "extend", "records": "./r", "start": "dpo", "method": "p-tuning-v2"}}
+    assert [s.needs for s in read_recipe(recipe, Path("out"), "r.yaml")] == [(), ("lint",), ("dpo",), ("merge",), ("extend", "dpo")]
+    # and no other: every kind that a module sets is one that its stage names
+    for path in sorted((ROOT / "zhtune" / "stages").glob("*.py")):
+        for kind in re.findall(r'work\.kind = "([a-z]+)"', path.read_text("utf-8")):
+            stage = importlib.import_module(f"zhtune.stages.{path.stem}").STAGE
+            assert kind in (stage.kind, *stage.others), path
+
+
+def test_what_an_earlier_section_writes_may_be_named_by_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.txt").write_text("文" * 300, "utf-8")
+    recipe = {"workspace": "out", "clean": {"input": "in.txt"}, "vocab": {"corpus": str(tmp_path / "out" / "clean")}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), "utf-8")
+    assert main(["run", "r.yaml", "--until", "clean"]) == 0
+    assert main(["run", "r.yaml", "--dry_run", "true"]) == 0
+    for section in read_recipe(recipe, tmp_path / "elsewhere", "r.yaml"):
+        _require_files(section, Path("out"))
 
 
 def test_a_recipe_names_a_missing_file_before_any_stage_runs(tmp_path, capsys):

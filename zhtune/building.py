@@ -45,9 +45,11 @@ class Stage:
     version: int
     """Raised when the stage's output changes for equal inputs; independent of zhtune's version."""
     kind: str
-    """The kind of artifact it writes (a stage with two kinds sets `Work.kind`)."""
+    """The kind of artifact it writes (a stage with several sets `Work.kind`)."""
     inputs: dict[str, tuple[str, ...]]
     """Config fields that hold references, with the kinds each accepts ("file" is a plain file or folder)."""
+    others: tuple[str, ...] = ()
+    """Kinds that it writes with some settings instead of `kind`."""
 
 
 class Work:

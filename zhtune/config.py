@@ -167,13 +167,13 @@ def _plain(message: str, config_class: type, verb: str) -> str:
 class _OnceEach(yaml.SafeLoader):
     """Refuses a key that stands twice: YAML's own reader forgets the first silently, such as a recipe's second `sft:`."""
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        seen: set[str] = set()
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node, seen = super().compose_mapping_node(anchor), set()        # as it is written: what `<<` brings is not yet in it
         for key, _ in node.value:
             if key.tag.endswith(":str") and key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
-            seen.add(key.value if isinstance(key.value, str) else "")
-        return super().construct_mapping(node, deep)
+                raise yaml.composer.ComposerError(None, None, f"{key.value!r} stands twice", key.start_mark)
+            seen.add(key.value if key.tag.endswith(":str") else "")
+        return node
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from zhtune.references import Source, expand
 from zhtune.synthesis.leaks import benchmark_items
 from zhtune.text import normalise
 
-STAGE = Stage("clean", version=8, kind="corpus",
+STAGE = Stage("clean", version=8, kind="corpus", others=("report",),
               inputs={"input": ("file",), "preset": ("file",), "good": ("corpus", "file"), "classifier": ("file",),
               "distinct_from": ("corpus", "file"), "against": ("file", "records", "preferences")})
 _PART = 20_000                                              # documents a parquet part

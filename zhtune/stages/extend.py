@@ -32,7 +32,7 @@ from zhtune.vocabulary.fertility_page import write_page
 from zhtune.vocabulary.pieces import read_pieces, vocab_file
 from zhtune.vocabulary.reproduce import chinese_llama
 
-STAGE = Stage("extend", version=4, kind="model",
+STAGE = Stage("extend", version=4, kind="model", others=("tokenizer",),
               inputs={"model": (*MODEL_KINDS, "tokenizer"), "vocab": ("vocab", "file"), "corpus": ("corpus", "file")})
 # What describes the old vocabulary is not copied.
 _COPIED = tuple(name for name in TOKENIZER_FILES if name not in ("tokenizer.json", "tokenizer.model", "extension.json"))

@@ -31,7 +31,7 @@ from zhtune.synthesis.linting.page import terminal, write_page
 from zhtune.synthesis.rows import read_rows
 from zhtune.text import writable
 
-STAGE = Stage("lint", version=8, kind="records",
+STAGE = Stage("lint", version=8, kind="records", others=("preferences", "report"),
               inputs={"records": ("records", "file"), "preferences": ("preferences", "file"), "corpus": ("corpus", "file"),
               "preset": ("file",), "against": ("file", "records", "preferences")})
 _ROUNDS = 3                                                 # a repair may bring another problem to light: <think> without an answer

@@ -25,7 +25,7 @@ from zhtune.train.adapter import Lora, Method, Tuning, prompt_length
 from zhtune.train.samples import Sample
 from zhtune.train.schedule import Launch, Schedule
 
-STAGE = Stage("pretrain", version=4, kind="model",
+STAGE = Stage("pretrain", version=4, kind="model", others=("adapter",),
               inputs={"model": MODEL_KINDS, "tokens": ("tokens",), "corpus": ("corpus",), "replay": ("tokens",), "general": ("corpus",)})
 
 

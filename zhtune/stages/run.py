@@ -96,7 +96,7 @@ def read_recipe(recipe: dict[str, Any], workspace: Path, name: str) -> list[Sect
             raise ConfigError(f"{name}: {verb} writes no artifact and cannot be a section")
         if isinstance(values, dict) and values.get("dry_run"):
             raise ConfigError(f"{name}: {label}: dry_run makes no artifact; call {verb} by hand for it")
-        values, needs = _linked(values or {}, module.STAGE, {s.label: s.stage.kind for s in sections}, workspace, f"{name}: {label}")
+        values, needs = _linked(values or {}, module.STAGE, {s.label: s.stage for s in sections}, workspace, f"{name}: {label}")
         stage_config = from_mapping(config_class, str(label), {**values, "out": str(workspace / str(label)), "rebuild": True})
         sections.append(Section(str(label), module.STAGE, function, stage_config, needs))
     if not sections:
@@ -109,7 +109,7 @@ def _require_files(section: Section, workspace: Path) -> None:
     for name in section.stage.inputs:
         value = getattr(section.config, name)
         for item in [value] if isinstance(value, str) else value:
-            if not item or item == "embedded" or re.match(r"\w+:", item) or workspace in Path(item).parents:
+            if not item or item == "embedded" or re.match(r"\w+:", item) or workspace.absolute() in Path(item).absolute().parents:
                 continue
             if not Path(expand(item)[0]).exists():
                 raise ConfigError(f"{section.label}.{name}: {item} does not exist")
@@ -133,7 +133,7 @@ def _run_section(section: Section) -> Artifact:
     return section.function(section.config)
 
 
-def _linked(values: dict[str, Any], stage: Stage, earlier: dict[str, str], workspace: Path, where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _linked(values: dict[str, Any], stage: Stage, earlier: dict[str, Stage], workspace: Path, where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     if not isinstance(values, dict):
         raise ConfigError(f"{where} must be a mapping of fields")
     linked, needs = dict(values), []
@@ -144,8 +144,9 @@ def _linked(values: dict[str, Any], stage: Stage, earlier: dict[str, str], works
                 continue
             if item not in earlier:
                 raise ConfigError(f"{where}.{name}: {item!r} is no earlier section (write ./{item} for a file)")
-            if earlier[item] not in (*kinds, "adapter", "model"):   # training makes either
-                raise ConfigError(f"{where}.{name}: {item} makes {earlier[item]}; {stage.name} reads {' or '.join(kinds)} there")
+            made = (earlier[item].kind, *earlier[item].others)
+            if not {*made} & {*kinds}:
+                raise ConfigError(f"{where}.{name}: {item} makes {' or '.join(made)}; {stage.name} reads {' or '.join(kinds)} there")
             needs.append(item)
             place = str(workspace / item)
             linked[name] = [place if v == item else v for v in linked[name]] if isinstance(value, list) else place

@@ -25,7 +25,7 @@ from zhtune.train.cutting import cut
 from zhtune.train.samples import Sample, pack
 from zhtune.train.schedule import Launch, Schedule, Validation
 
-STAGE = Stage("sft", version=3, kind="adapter",
+STAGE = Stage("sft", version=3, kind="adapter", others=("model", "records"),
               inputs={"model": MODEL_KINDS, "records": ("records", "file"), "validation_records": ("records", "file"),
                       "start": ("adapter", "file")})
 _SHOWN = 100                                                # samples kept beside a trained model
