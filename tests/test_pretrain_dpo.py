@@ -132,6 +132,7 @@ def test_rewards_are_those_of_the_last_epoch():
     once = _rewards(history, Schedule(batch_size=8), 25)        # 8, 8, 8 rows and one
     assert once == {"margins": [1.0, (8 * 1 + 8 * 2 + 8 * 3 + 9) / 25], "accuracies": [.5, 20 / 25]}
     assert _rewards(history, Schedule(batch_size=8, epochs=2), 32)["margins"] == [1.0, 6.0]
+    assert _rewards(history, Schedule(batch_size=8, epochs=4), 64)["margins"] == [1.0, 6.0]      # stopped early: an epoch's rows before that
 
 
 def test_first_losses_are_the_formulas(tmp_path, pairs):

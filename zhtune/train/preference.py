@@ -88,11 +88,11 @@ def train_pairs(model: Any, tokenizer_folder: Path, pairs: list[Pair], objective
 
 
 def _rewards(history: list[dict[str, Any]], schedule: Schedule, rows: int) -> dict[str, list[float]]:
-    """Margins and the like: of the first step that was logged, and the mean over the last epoch, each log by the rows it covers."""
+    """Margins and the like: of the first step that was logged, and the mean over an epoch's rows at the end, each log by the rows it covers."""
     logged, done, last = [entry for entry in history if "rewards/margins" in entry], 0, []
-    for entry in logged:
-        now = min(entry["step"] * schedule.batch_size, rows)
-        if now > rows - rows / schedule.epochs:
+    ends = [min(entry["step"] * schedule.batch_size, rows) for entry in logged]
+    for entry, now in zip(logged, ends, strict=True):
+        if now > ends[-1] - rows / schedule.epochs:         # a run may stop before its last epoch
             last.append((now - done, entry))
         done = now
     names = [name for name in ("margins", "accuracies", "chosen", "rejected") if f"rewards/{name}" in logged[0]]
