@@ -199,7 +199,10 @@ def test_pairs_and_questions_know_what_is_held_out(tmp_path):
     triples, ids = {t.id: t for t in Graph.open(graph_at).triples}, {i for row in heldout for i in row["source"]["triples"]}
     names = {triples[i].head for row in heldout if row["source"]["split"] == "entity" for i in row["source"]["triples"]}
     stated = {i for row in rows for i in row["source"]["triples"]}
-    assert names and ids and len(rows) > 400 and not stated & ids
+    counts = made.manifest["counts"]
+    assert names and ids and len(rows) > 400 and not stated & ids and counts["in"] == counts["kept"] + sum(counts["dropped"].values())
+    refused = [row["reason"] for _, row in read_jsonl(made.path / "dropped.jsonl")]
+    assert refused == ["names_heldout_entity"] * counts["dropped"]["names_heldout_entity"]
     assert not [name for name in names for row in rows if name in json.dumps([row["prompt"], row["chosen"], row["rejected"]], ensure_ascii=False)]
     # a taught fact whose answer nothing in training says is none: evaluation asks for no such fact
     taught = read_taught(records.path, Graph.open(graph_at))
@@ -214,9 +217,17 @@ def test_pairs_and_questions_know_what_is_held_out(tmp_path):
     assert {q.split for q in questions} == {"entity", "triple"} and len(questions) == 18 and own and all(q.head in q.text for q in own)
     right = {row["messages"][0]["content"]: row["messages"][-1]["content"] for row in heldout}
     assert all(score(right[q.text], q, graph).exact and not score("不清楚。", q, graph).exact for q in questions)
+    with pytest.raises(DataError, match=r"states what the graph does not hold; give the graph that the records were made from, or --heldout 0"):
+        recorded_questions(Graph(graph.triples[1:], graph.ontology), [{"source": {"triples": [graph.triples[0].id]}}], 9, 0)
     # what mixes held-out things with others stands in dropped.jsonl
     mixed = Counter(row["reason"] for _, row in read_jsonl(records.path / "dropped.jsonl"))
     assert mixed == {k: n for k, n in records.manifest["counts"]["dropped"].items() if not k.startswith("heldout_")} and mixed["mixes_heldout_triple"]
+
+
+def test_a_holdout_that_leaves_nothing_to_train_on_is_refused(tmp_path):
+    graph = kg(KgConfig(input=str(write_graph_input(tmp_path / "in")), out=str(tmp_path / "g"))).path
+    with pytest.raises(DataError, match="gives 144 records, of which --holdout leaves none to train on; lower its shares"):
+        kg_instruct(KgInstructConfig(graph=graph, holdout={"entity": .9999}, inverse=0, yes_no=0, unanswerable=0, out=tmp_path / "r"))
 
 
 def test_joined_facts_are_judged_by_their_names(toy_graph):

@@ -44,8 +44,8 @@ def terminal(figures: dict[str, Any]) -> str:
         lines.append(f"{s['label']:<18}{s['counts']['kept']:>9,}{s['counts']['in']:>9,}{s['seconds']:>9.1f}  {shown}")
     rows = [row for label, e in figures["evaluations"].items() for row in _fact_rows(label, e)]
     if rows:
-        lines += ["", f"{'evaluation':<20}{'split':<9}{'exact':>8}{'95 % interval':>18}{'n':>7}{'majority':>10}{'refusals':>10}"]
-        lines += [f"{label:<20}{split:<9}{exact:>8.3f}{f'{low:.3f}–{high:.3f}':>18}{n:>7}{_percent(most):>10}{_percent(refused):>10}"
+        lines += ["", f"{'evaluation':<20}{'split':<12}{'exact':>8}{'95 % interval':>18}{'n':>7}{'majority':>10}{'refusals':>10}"]
+        lines += [f"{label:<20}{split:<12}{exact:>8.3f}{f'{low:.3f}–{high:.3f}':>18}{n:>7}{_percent(most):>10}{_percent(refused):>10}"
                   for label, split, exact, low, high, n, most, refused in rows]
     if bits := _bits(figures):
         lines += ["", "bits per character of held-out text: " + ", ".join(f"{label} {value:.3f}" for label, value in bits)]

@@ -171,6 +171,8 @@ def _estimate(config: KgInstructConfig) -> str:
 def _hold_out(work: Work, graph: Graph, rows: list[dict], taught: Taught, config: KgInstructConfig) -> tuple[Part, Taught]:
     """Write heldout.jsonl and prove that no training record gives one of it away; returns the training records and what they teach."""
     divided = divide(graph, rows, config.holdout, config.seed)
+    if not divided.train:
+        raise DataError(f"gives {len(rows)} records, of which --holdout leaves none to train on; lower its shares", work.sources["graph"].path)
     found = leaks(graph, divided.train, divided.heldout)
     if any(found.values()):
         raise DataError(f"training records give held-out ones away: {found}; report this as a defect")

@@ -85,6 +85,8 @@ def _write(work: Work, config: PreferConfig) -> None:
     facts, avoid = taught.facts(graph), {*taught.unknown_train, *taught.unknown_eval}
     rows = _sampled(work, graph, facts, config) if config.model else _swapped(work, graph, facts, avoid, config)
     rows += flawed_pairs(graph, facts, avoid, tuple(config.flaws), config.flaw_pairs, config.seed, read_wordings())
+    made = Counter(row["source"]["flaw"] for row in rows)
+    work.dropped.update({f"no_more_{flaw}": config.flaw_pairs - made[flaw] for flaw in config.flaws if made[flaw] < config.flaw_pairs})
     rows = _without(rows, taught.heldout_entities, work)
     if not rows:
         raise DataError(f"gives no pair of {', '.join(config.flaws)}: missing_disclaimer needs safety: in the ontology, relation_swap "
@@ -96,16 +98,17 @@ def _write(work: Work, config: PreferConfig) -> None:
     wanted = config.wanted + len(config.flaws) * config.flaw_pairs
     work.counted_in, work.kept = wanted, write_jsonl(work.path / "preferences.jsonl", rows)
     made = Counter(row["source"]["flaw"] for row in rows)
-    work.dropped.update({f"no_more_{flaw}": config.flaw_pairs - made[flaw] for flaw in config.flaws if made[flaw] < config.flaw_pairs})
     work.metrics |= {"pairs": len(rows), **{flaw: made[flaw] for flaw in config.flaws}}
 
 
 def _without(rows: list[dict[str, Any]], heldout: list[str], work: Work) -> list[dict[str, Any]]:
     """Pairs that name no held-out entity."""
-    linker = Linker(heldout)
-    kept = [row for row in rows if not any(linker.mentions(m["content"]) for side in ("prompt", "chosen", "rejected") for m in row[side])]
-    if len(kept) < len(rows):
-        work.dropped["names_heldout_entity"] = len(rows) - len(kept)
+    linker, kept = Linker(heldout), []
+    for row in rows:
+        if any(linker.mentions(m["content"]) for side in ("prompt", "chosen", "rejected") for m in row[side]):
+            work.drop("names_heldout_entity", **row)
+        else:
+            kept.append(row)
     return kept
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from zhtune.errors import DataError
 from zhtune.graph.graph import Graph
 from zhtune.graph.ontology import fill
 from zhtune.synthesis.instruct import LIST_MARK
@@ -78,7 +79,12 @@ def recorded_questions(graph: Graph, rows: list[dict[str, Any]], most: int, seed
         rows: of heldout.jsonl.
         most: of each split.
         seed: of the sample.
+
+    Raises:
+        DataError: the graph has not all that they state.
     """
+    if any(i not in graph.by_id for row in rows for i in row["source"]["triples"]):
+        raise DataError("heldout.jsonl states what the graph does not hold; give the graph that the records were made from, or --heldout 0")
     names, splits = list(graph.types), {}
     for number, row in enumerate(rows):
         task, split = row["source"]["task"], row["source"]["split"]
@@ -108,7 +114,7 @@ def score(answer: str, question: Question, graph: Graph) -> Verdict:
     Otherwise, if it has the form in which the relation is said, its list must be the expected set (an invented item makes it wrong).
     If not, the entities of the relation's tail types that it mentions, longest match first, must be that set.
     """
-    relation = graph.ontology.relations.get(question.relation)
+    relation = graph.ontology.relations[question.relation] if question.head else None
     refused = any(_form(text).search(answer) for text in graph.ontology.refuse)
     match = relation and _form(relation.say).search(answer.strip())
     if relation is None:
@@ -135,8 +141,9 @@ def _items(text: str, expected: tuple[str, ...]) -> tuple[str, ...]:
 
 def mentioned(text: str, names: list[str]) -> tuple[str, ...]:
     """The names that occur in a text, a name inside a longer matched one not counted, in order of first occurrence."""
-    pattern = re.compile("|".join(re.escape(n) for n in sorted(names, key=lambda n: (-len(n), n))))
-    return tuple(dict.fromkeys(m.group() for m in pattern.finditer(text))) if names else ()
+    there = {name for name in names if name in text}        # a pattern of all names of a large graph takes a second
+    pattern = re.compile("|".join(re.escape(n) for n in sorted(there, key=lambda n: (-len(n), n))))
+    return tuple(dict.fromkeys(m.group() for m in pattern.finditer(text))) if there else ()
 
 
 def majority(graph: Graph, questions: list[Question]) -> float:
