@@ -63,6 +63,10 @@ def test_a_key_that_stands_twice_is_refused(tmp_path):
     (tmp_path / "r.yaml").write_text("workspace: out\npack: {model: a}\nsft:\n  model: &m x\n  lora: {rank: 1}\npack: {model: b}\n", "utf-8")
     with pytest.raises(ConfigError, match=r"r.yaml is not valid YAML: 'pack' stands twice in .*line 6, column 1"):
         read_yaml(tmp_path / "r.yaml")
+    (tmp_path / "c.yaml").write_text("out: o\ninput: a\nout: p\n", "utf-8")
+    for flags in (["--config", str(tmp_path / "c.yaml")], [f"--config={tmp_path / 'c.yaml'}", "--seed", "1"]):
+        with pytest.raises(ConfigError, match="'out' stands twice"):
+            parse(zhtune.KgConfig, "kg", flags)
     (tmp_path / "r.yaml").write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\n1: c\n", "utf-8")
     assert read_yaml(tmp_path / "r.yaml") == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, 1: "c"}
     (tmp_path / "r.yaml").write_text("a: &a {rank: 1}\nb: {c: &c {<<: *a, rank: 2}}\nd: {<<: *c}\n", "utf-8")     # d merges c before c is made

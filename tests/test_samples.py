@@ -63,7 +63,7 @@ def test_a_model_that_is_right_half_the_time(tmp_path):
     from zhtune.train.schedule import Schedule
     source = write_graph_input(tmp_path / "in", [("甲", "用药", "乙药"), ("丙", "用药", "丁药")])
     graph = kg(KgConfig(input=str(source), out=str(tmp_path / "g"))).path
-    asked = [item.text for item in questions(Graph.open(graph), ["甲", "丙"], 16, 0)]
+    asked = [item.text for item in questions(Graph.open(graph), Graph.open(graph).facts, 16, 0)]
     write_jsonl(tmp_path / "talks.jsonl", ({"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]}
                                            for text in asked for answer in ("乙药", "丁药")))
     schedule = Schedule(learning_rate=5e-3, epochs=12, batch_size=8, checkpoints=1, precision="fp32")

@@ -13,6 +13,7 @@ from argparse import ArgumentError
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -99,8 +100,12 @@ def parse(config_class: type[Config], verb: str, argv: list[str]) -> Config:
         argv: flags; `--config FILE.yaml` among them gives fields that later flags override.
 
     Raises:
-        ConfigError: an unknown field, a value of the wrong type, a required field that is missing.
+        ConfigError: an unknown field, a value of the wrong type, a required field that is missing, a key twice in a file.
     """
+    for flag, value in pairwise([*argv, ""]):
+        file = value if flag == "--config" else flag.partition("=")[2] if flag.startswith("--config=") else ""
+        if Path(file).is_file():
+            read_yaml(file)                                 # jsonargparse would take the last of two equal keys
     return _make(config_class, verb, lambda parser: parser.parse_args(_join_lists(argv, _lists(config_class))))
 
 
