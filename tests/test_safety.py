@@ -16,6 +16,7 @@ from zhtune.stages.kg import KgConfig, kg
 from zhtune.stages.kg_instruct import KgInstructConfig, kg_instruct
 from zhtune.stages.prefer import PreferConfig, prefer
 from zhtune.synthesis.audit import Auditor, figures
+from zhtune.synthesis.questions import recorded_questions, score
 from zhtune.synthesis.safety import Safety
 
 SAFETY = {"disclaimers": [{"relations": ["用药"], "say": "用药请遵医嘱。"}, {"types": ["食"]}], "red_flags": [{"names": ["丁药", "辣椒"], "say": "碰到{ts}要当心。"}]}
@@ -104,3 +105,15 @@ def test_additions_add_and_never_replace(tmp_path):
     with pytest.raises(DataError, match="more.yaml: 'refuse' is in the ontology already"):
         kg(KgConfig(input=str(write_graph_input(tmp_path / "in")), additions=str(tmp_path / "more.yaml"), out=str(tmp_path / "g")))
     assert not (tmp_path / "g").exists()
+
+
+def test_what_safety_adds_is_no_part_of_a_held_out_answer(tmp_path):
+    rows = [("感冒", "用药", "甲药"), ("感冒", "用药", "丁药"), ("咳嗽", "用药", "甲药"), ("咳嗽", "用药", "丙药")]
+    safety = {"red_flags": [{"names": ["丁药"], "say": "碰到{ts}要当心。"}]}
+    graph = Graph.open(kg(KgConfig(input=str(write_graph_input(tmp_path / "in", rows, ONTOLOGY | {"safety": safety})), out=str(tmp_path / "g"))).path)
+    said = Safety(graph).add({"messages": [{"role": "user", "content": "感冒和咳嗽都用什么药？"}, {"role": "assistant", "content": "都用甲药。"}],
+                              "source": {"task": "common", "split": "composition", "triples": [t.id for t in graph.triples]}})
+    assert said["messages"][1]["content"] == "都用甲药。碰到丁药要当心。"
+    [question] = recorded_questions(graph, [said], 1, 0)
+    assert question.expected == ("甲药",)
+    assert [score(text, question, graph).exact for text in ("都用甲药。碰到丁药要当心。", "甲药", "碰到甲药、丁药要当心。", "甲药、丁药")] == [True, True, False, False]

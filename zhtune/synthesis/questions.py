@@ -73,7 +73,7 @@ def heldout_questions(graph: Graph, heads: list[str], split: str, most: int, see
 def recorded_questions(graph: Graph, rows: list[dict[str, Any]], most: int, seed: int) -> list[Question]:
     """Held-out records of kg-instruct as questions, of each split a seeded sample: those that are answered by a set of names.
 
-    A fact's own question is judged by its tails; any other by the graph's names in its answer that are none of the question's.
+    A fact's own question is judged by its tails; any other by the graph's names in its answer that are none of the question's, safety aside.
 
     Args:
         rows: of heldout.jsonl.
@@ -85,7 +85,7 @@ def recorded_questions(graph: Graph, rows: list[dict[str, Any]], most: int, seed
     """
     if any(i not in graph.by_id for row in rows for i in row["source"]["triples"]):
         raise DataError("heldout.jsonl states what the graph does not hold; give the graph that the records were made from, or --heldout 0")
-    names, splits = list(graph.types), {}
+    splits: dict[str, list[tuple[str, str, str, dict[str, Any]]]] = {}
     for number, row in enumerate(rows):
         task, split = row["source"]["task"], row["source"]["split"]
         if task in _SETS:
@@ -96,13 +96,17 @@ def recorded_questions(graph: Graph, rows: list[dict[str, Any]], most: int, seed
         for name, asked, said, source in splits[split][:most]:
             fact = graph.by_id[source["triples"][0]]
             own = source["task"] == "one_hop"
-            expected = graph.tails(fact.head, fact.relation) if own else _others(said, asked, names)
+            expected = graph.tails(fact.head, fact.relation) if own else _others(said, asked, graph)
             found.append(Question(name, asked, fact.head if own else "", fact.relation if own else source["task"], tuple(expected), split,
                                   source["task"]))
     return found
 
 
-def _others(answer: str, question: str, names: list[str]) -> tuple[str, ...]:
+def _others(answer: str, question: str, graph: Graph) -> tuple[str, ...]:
+    """The graph's names in an answer that are none of the question's. What safety adds, such as a red flag with its names, answers nothing."""
+    for rule in graph.ontology.safety:
+        answer = _form(rule.say).sub("", answer)
+    names = list(graph.types)
     asked = set(mentioned(question, names))
     return tuple(name for name in mentioned(answer, names) if name not in asked)
 
@@ -118,7 +122,7 @@ def score(answer: str, question: Question, graph: Graph) -> Verdict:
     refused = any(_form(text).search(answer) for text in graph.ontology.refuse)
     match = relation and _form(relation.say).search(answer.strip())
     if relation is None:
-        found, named = _others(answer, question.text, list(graph.types)), True
+        found, named = _others(answer, question.text, graph), True
     elif match:
         found = _items(match["ts"], question.expected)
         named = match["h"] == question.head
