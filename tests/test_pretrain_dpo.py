@@ -19,7 +19,7 @@ from zhtune.models.shapes import write_shape
 from zhtune.stages.clean import CleanConfig, clean
 from zhtune.stages.dpo import DpoConfig, _warn, dpo
 from zhtune.stages.pack import PackConfig, pack
-from zhtune.stages.pretrain import PretrainConfig, only_rows, pretrain
+from zhtune.stages.pretrain import PretrainConfig, _joined, only_rows, pretrain
 from zhtune.templates.encode import ChatEncoder
 from zhtune.train.loss import answer_loss
 from zhtune.train.preference import COLLAPSE, Pair, _rewards, compared, log_probabilities
@@ -67,6 +67,18 @@ def test_replay_keeps_what_domain_text_alone_makes_worse(tmp_path, data):
     assert "每字比特数" in page
     with pytest.raises(DataError, match="--replay_ratio 0.99 needs 4752; add text or lower the ratio"):
         pretrain(PretrainConfig(model=str(base.path), out=str(tmp_path / "more"), replay=replay, replay_ratio=0.99, **common))
+
+
+def test_the_figures_of_both_phases_add_up(tmp_path, data):
+    rows = {"losses": [[2, 5.0]], "history": [{"step": 2, "loss": 5.0}], "steps": 2, "tokens": 10, "seconds": 1.5, "weights": {"old": 1}}
+    then = {"losses": [[1, 4.0]], "history": [{"step": 1, "eval_bits_per_character": 9.0}], "steps": 3, "tokens": 20, "seconds": 2.0, "weights": {}}
+    assert _joined(rows, then) == {"losses": [[2, 5.0], [3, 4.0]], "history": [{"step": 2, "loss": 5.0}, {"step": 3, "eval_bits_per_character": 9.0}],
+                                   "steps": 5, "tokens": 30, "seconds": 3.5, "weights": {}}
+    write_shape("llama-tiny", tmp_path / "m")
+    (tmp_path / "m" / "extension.json").write_text('{"new_ids": [250, 258]}', "utf-8")
+    made = pretrain(PretrainConfig(model=str(tmp_path / "m"), tokens=data[0][1], block=64, blocks=16, new_rows=0.25, schedule=SCHEDULE, out=str(tmp_path / "o")))
+    assert (made.manifest["metrics"]["steps"], made.manifest["metrics"]["tokens"]) == (4, 16 * 64)
+    assert [step for step, _ in json.loads((made.path / "report.json").read_text("utf-8"))["losses"]] == [1, 2, 3, 4]
 
 
 def test_tokens_of_another_tokenizer_are_refused(tmp_path, data):

@@ -111,7 +111,7 @@ def _write(work: Work, config: PretrainConfig) -> None:
                            len(rows))
         rows = rows if config.method == "full" else None
         first = round(len(samples) * config.new_rows) if rows else 0
-        begun: dict[str, Any] = {"losses": [], "steps": 0, "tokens": 0, "seconds": 0.0}
+        begun: dict[str, Any] | None = None
         model = finetune.prepare(model, config.method, config.lora, config.tuning, config.seed, folder)
         if config.isolate:
             require_isolation(model)                        # before a trainer has wrapped it
@@ -119,8 +119,7 @@ def _write(work: Work, config: PretrainConfig) -> None:
             logger.info("pretrain: rows %d to %d first", rows.start, rows.stop - 1)
             begun = _phase(work, config, model, folder, samples[:first], "rows", rows, None)
         figures = _phase(work, config, model, folder, samples[first:], "all", None, _meter(encoder, texts))
-        figures["losses"] = begun["losses"] + [[step + begun["steps"], loss] for step, loss in figures["losses"]]
-        figures |= {name: begun[name] + figures[name] for name in ("steps", "tokens", "seconds")}
+        figures = _joined(begun, figures) if begun else figures
         _measure(work, model.eval(), encoder, texts, "after")
         finetune.save(work, model, config.method, Path(config.out), work.sources["model"], folder, figures["weights"])
         save_template(encoder, folder, work.path)
@@ -155,6 +154,14 @@ def _phase(work: Work, config: PretrainConfig, model: Any, folder: Path, samples
     with only_rows(model, rows) if rows else nullcontext():
         return trainer.train(model.train(), folder, samples, trainer.Run(
             schedule, work.checkpoints / name, config.seed, config.launch, work.path / "logs", measure=measure))
+
+
+def _joined(begun: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures of two phases as those of one run."""
+    steps = begun["steps"]
+    return figures | {"losses": begun["losses"] + [[step + steps, loss] for step, loss in figures["losses"]],
+                      "history": begun["history"] + [{**entry, "step": entry["step"] + steps} for entry in figures["history"]],
+                      **{name: begun[name] + figures[name] for name in ("steps", "tokens", "seconds")}}
 
 
 @contextmanager
