@@ -172,10 +172,12 @@ def test_prompts_of_every_form(tmp_path, model):
 
 
 def test_a_blank_prompt_is_counted_and_the_others_are_answered(tmp_path, model):
-    write_jsonl(tmp_path / "b.jsonl", [{"prompt": "甲"}, {"prompt": " \n"}, {"instruction": "", "input": "丙"}, {"prompt": "乙"}])
+    write_jsonl(tmp_path / "b.jsonl", [{"prompt": "甲"}, {"prompt": " \n"}, {"instruction": "", "input": "丙"},
+                                      {"instruction": "", "input": " "}, {"prompt": "乙"}])
     made = generate(GenerateConfig(model=str(model), prompts=str(tmp_path / "b.jsonl"), max_tokens=2, out=str(tmp_path / "o")))
-    assert made.manifest["counts"] == {"in": 4, "kept": 2, "dropped": {"no_question": 2}}
-    assert [row for _, row in read_jsonl(made.path / "dropped.jsonl")] == [{"reason": "no_question", "id": "2"}, {"reason": "no_question", "id": "3"}]
+    assert made.manifest["counts"] == {"in": 5, "kept": 3, "dropped": {"no_question": 2}}
+    assert [row["messages"][0]["content"] for _, row in read_jsonl(made.path / "records.jsonl")] == ["甲", "丙", "乙"]     # as lint reads them
+    assert [row for _, row in read_jsonl(made.path / "dropped.jsonl")] == [{"reason": "no_question", "id": "2"}, {"reason": "no_question", "id": "4"}]
 
 
 @pytest.mark.parametrize("row, words", [

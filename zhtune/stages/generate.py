@@ -167,9 +167,8 @@ def _messages(row: dict[str, Any], file: Path, number: int) -> list[dict[str, An
     if "messages" in row or isinstance(prompt, list):
         key = "messages" if "messages" in row else "prompt"
         return check_messages(row[key], file, number, key)
-    if isinstance(prompt, str) and not prompt.strip():
-        return []
     if not isinstance(prompt, str):
         raise DataError('expected "messages", "prompt" or "instruction", found ' + (", ".join(row) or "nothing"), file, number)
     more = row.get("input") if "prompt" not in row else None
-    return [{"role": "user", "content": f"{prompt}\n{more}" if more else prompt}]
+    parts = [str(part) for part in (prompt, more) if part and str(part).strip()]
+    return [{"role": "user", "content": "\n".join(parts)}] if parts else []
