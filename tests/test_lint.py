@@ -203,6 +203,7 @@ def test_cells_of_a_workbook_stay_what_they_show(tmp_path):
     xlsx(tmp_path / "a.xlsx", [["问", "答"], [("3", 0), ("45000", 1)], [("0.5", 0), "NA"]])
     assert [row.value for row in read_rows([tmp_path / "a.xlsx"])] == [{"问": "3", "答": "2023-03-15"}, {"问": "0.5", "答": "NA"}]
     assert [cell_text(c) for c in (None, True, 2.0, 2.5, 7, "007")] == ["", "TRUE", "2", "2.5", "7", "007"]
+    assert [cell_text(c) for c in (0.04049999999999999, 0.1 + 0.2, 1234.5678, -0.5)] == ["0.0405", "0.3", "1234.5678", "-0.5"]
     days = [date(2023, 3, 1), datetime(2023, 3, 1), datetime(2023, 3, 1, 8, 30), time(8, 30)]
     assert [cell_text(day) for day in days] == ["2023-03-01", "2023-03-01", "2023-03-01 08:30:00", "08:30:00"]
 

@@ -111,6 +111,8 @@ def cell_text(value: Any, shown: str = "") -> str:
         return str(int(value)).zfill(len(shown))
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if isinstance(value, float):                            # as many digits as Excel shows: 0.04049999999999999 is 0.0405 there
+        return f"{value:.15g}"
     if isinstance(value, datetime.datetime):
         return str(value).removesuffix(" 00:00:00")
     return "" if value is None else str(value)
