@@ -69,6 +69,8 @@ def test_a_key_that_stands_twice_is_refused(tmp_path):
             parse(zhtune.KgConfig, "kg", flags)
     (tmp_path / "r.yaml").write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\n1: c\n", "utf-8")
     assert read_yaml(tmp_path / "r.yaml") == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, 1: "c"}
+    (tmp_path / "r.yaml").write_text("1: a\n'': b\n", "utf-8")
+    assert read_yaml(tmp_path / "r.yaml") == {1: "a", "": "b"}
     (tmp_path / "r.yaml").write_text("a: &a {rank: 1}\nb: {c: &c {<<: *a, rank: 2}}\nd: {<<: *c}\n", "utf-8")     # d merges c before c is made
     assert read_yaml(tmp_path / "r.yaml") == {"a": {"rank": 1}, "b": {"c": {"rank": 2}}, "d": {"rank": 2}}
 

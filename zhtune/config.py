@@ -174,10 +174,10 @@ class _OnceEach(yaml.SafeLoader):
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         node, seen = super().compose_mapping_node(anchor), set()        # as it is written: what `<<` brings is not yet in it
-        for key, _ in node.value:
-            if key.tag.endswith(":str") and key.value in seen:
+        for key in (key for key, _ in node.value if key.tag.endswith(":str")):
+            if key.value in seen:
                 raise yaml.composer.ComposerError(None, None, f"{key.value!r} stands twice", key.start_mark)
-            seen.add(key.value if key.tag.endswith(":str") else "")
+            seen.add(key.value)
         return node
 
 

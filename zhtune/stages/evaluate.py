@@ -44,7 +44,7 @@ class EvaluateConfig(StageConfig):
     """Questions about heads that were not taught"""
     heldout: int = 100
     """Questions of each split in the records' heldout.jsonl: triple and entity show what is made up about what was never taught,
-    composition whether taught facts are joined"""
+    composition whether taught facts are joined; 0 asks none"""
     windows: int = 50
     """Windows of 200 characters for bits per character"""
     max_tokens: int = 64
